@@ -1,0 +1,163 @@
+"""Finds objects in a picture, a folder of pictures or a video.
+
+  python apps/detect.py --model=runs/quickstart --input=holiday.jpg
+  python apps/detect.py --model=runs/quickstart/model_float16.tflite --input=film.mp4
+
+--model is a run folder, a .keras file, a SavedModel folder or a .tflite file. The folder
+--workdir gets each picture (or the video) with the objects drawn in, and detections.json in
+COCO's format: images, categories, and annotations with a score and the box in pixels.
+"""
+
+import itertools
+import pathlib
+
+from absl import flags
+
+from kerasvision.training import app, run_folder
+
+flags.DEFINE_string("model", None, "Run folder, .keras file, SavedModel folder or .tflite file.")
+flags.DEFINE_string("input", None, "A picture, a folder of pictures, or a video.")
+flags.DEFINE_string("workdir", "runs/detect", "Folder for the results.")
+flags.DEFINE_float("min_score", 0.4, "Leave out what scores lower.", 0.0, 1.0)
+flags.DEFINE_integer("batch_size", 8, "Pictures in a step.", lower_bound=1)
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+
+
+def find_input(path):
+    """The files that --input names."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        if not files:
+            raise run_folder.RunError(f"--input={path}: no picture there ({', '.join(PICTURES)})")
+        return files
+    if not path.is_file():
+        raise run_folder.RunError(f"--input={path}: there is no such file or folder")
+    return [path]
+
+
+def read_pictures(paths):
+    """Yields (file name, RGB picture) of the readable ones; names the others."""
+    import cv2
+
+    for path in paths:
+        # imread turns a picture as its EXIF orientation says, and makes any depth 8-bit BGR.
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if picture is None:
+            print(f"{path}: not a readable picture, left out; received {path.stat().st_size} bytes")
+        else:
+            yield path.name, picture[:, :, ::-1]
+
+
+def read_frames(video, stem):
+    """Yields (frame name, RGB picture) of an open video."""
+    for number in itertools.count():
+        ok, frame = video.read()
+        if not ok:
+            return
+        yield f"{stem}_{number:06d}", frame[:, :, ::-1]
+
+
+def coco_annotations(detections, image_id, height, width, first_id):
+    """The detections of one picture as rows of COCO's format."""
+    rows = []
+    for box, label, score in zip(detections["boxes"], detections["labels"], detections["scores"]):
+        ymin, xmin, ymax, xmax = (float(side) for side in box * [height, width, height, width])
+        rows.append(
+            {
+                "id": first_id + len(rows),
+                "image_id": image_id,
+                "category_id": int(label),
+                "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
+                "area": (xmax - xmin) * (ymax - ymin),
+                "iscrowd": 0,
+                "score": float(score),
+            }
+        )
+    return rows
+
+
+def run(config):
+    """Detects, draws and writes; `config` has the flags as attributes."""
+    for name in ("model", "input"):
+        if getattr(config, name) is None:
+            raise run_folder.RunError(f"--{name}: is needed; received: nothing")
+    source = pathlib.Path(config.input)
+    files = find_input(source)
+    workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
+    import cv2
+    import keras
+    import numpy as np
+
+    from kerasvision import drawing
+    from kerasvision.detection import load_detector
+
+    detector = load_detector(config.model)
+    input_height, input_width, _ = detector.image_shape
+    result = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(detector.class_names)],
+    }
+
+    if files[0].suffix.lower() in VIDEOS:
+        video = cv2.VideoCapture(str(source))
+        size = [int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+        drawn_video = cv2.VideoWriter(
+            str(workdir / f"{source.stem}.mp4"),
+            cv2.VideoWriter_fourcc(*"mp4v"),
+            video.get(cv2.CAP_PROP_FPS) or 25.0,
+            size,
+        )
+        pictures = read_frames(video, source.stem)
+        bar = keras.utils.Progbar(int(video.get(cv2.CAP_PROP_FRAME_COUNT)) or None)
+    else:
+        drawn_video = None
+        pictures = read_pictures(files)
+        bar = keras.utils.Progbar(len(files))
+
+    while batch := list(itertools.islice(pictures, config.batch_size)):
+        inputs = [
+            cv2.resize(picture, (input_width, input_height), interpolation=cv2.INTER_AREA)
+            for _, picture in batch
+        ]
+        found = detector.predict_on_batch(np.stack(inputs))
+        for i, (name, picture) in enumerate(batch):
+            height, width = picture.shape[:2]
+            image = {"id": len(result["images"]), "file_name": name}
+            result["images"].append({**image, "height": height, "width": width})
+            kept = found["scores"][i] >= config.min_score
+            detections = {key: found[key][i][kept] for key in ("boxes", "labels", "scores")}
+            result["annotations"] += coco_annotations(
+                detections, image["id"], height, width, len(result["annotations"])
+            )
+            drawn = drawing.draw_boxes(picture, class_names=detector.class_names, **detections)
+            drawn = np.ascontiguousarray(drawn[:, :, ::-1])
+            if drawn_video is not None:
+                drawn_video.write(drawn)
+            else:
+                # OpenCV can't write every format that it reads.
+                kind = ".png" if name.lower().endswith(".png") else ".jpg"
+                cv2.imwrite(str(workdir / f"{pathlib.Path(name).stem}{kind}"), drawn)
+            bar.add(1)
+
+    if drawn_video is not None:
+        drawn_video.release()
+    if not result["images"]:
+        raise run_folder.RunError(f"--input={source}: nothing in it could be read")
+    run_folder.write_json(workdir / "detections.json", result)
+    print(
+        f"\n{len(result['annotations'])} objects in {len(result['images'])} pictures; "
+        f"drawings and detections.json are in {workdir}"
+    )
+    return result
+
+
+def main(argv):
+    del argv
+    run(flags.FLAGS)
+
+
+if __name__ == "__main__":
+    app.run_main(main, __doc__)

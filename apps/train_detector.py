@@ -1,0 +1,229 @@
+"""Trains a detector, measures it by COCO's metrics, draws what it sees, and exports it.
+
+  python apps/train_detector.py --flagfile=configs/train_detector/quickstart.flags
+  python apps/train_detector.py --dataset=voc:MY_PICTURES --backbone_weights=imagenet
+
+The run folder (--workdir) holds, in the end:
+  flags.txt       the flags as run; --flagfile=flags.txt repeats the run
+  metrics.json    COCO metrics on the test split, seconds spent
+  history.csv     losses and AP of every epoch; curves.png draws them; tensorboard/ has them too
+  samples.png     held-out pictures, ground truth beside prediction
+  best.keras, last.keras   the model at its best and its last epoch
+  saved_model/, model_float32.tflite, model_float16.tflite, model_int8.tflite   the exports
+
+Started again after a crash, the same command goes on from the last checkpoint.
+"""
+
+import sys
+import time
+
+from absl import flags
+
+from kerasvision.training import app, run_folder
+
+app.define_flags(workdir="runs/train_detector", dataset="scenes")
+flags.DEFINE_string("train_split", "train", "Split to train on.")
+flags.DEFINE_string("val_split", "val", "Split that is evaluated during training.")
+flags.DEFINE_string(
+    "test_split", None, "Split of the final metrics and pictures. Default: --val_split."
+)
+flags.DEFINE_enum("model", "ssdlite", ["ssdlite", "ssd300", "ssd512"], "Which detector.")
+flags.DEFINE_integer("image_size", 320, "Side of the input in pixels (ssdlite only).")
+flags.DEFINE_float("width_multiplier", 1.0, "Factor on the number of channels (ssdlite only).")
+flags.DEFINE_integer("first_stride", 16, "8 adds a map for small objects (ssdlite only).")
+flags.DEFINE_float("min_scale", 0.2, "Side of the smallest default boxes (ssdlite only).")
+flags.DEFINE_string(
+    "backbone_weights",
+    None,
+    "imagenet (fetched by Keras), or a path: .h5 as of keras.applications, .npz as of torchvision. "
+    "Default: random.",
+)
+flags.DEFINE_integer("epochs", 60, "Passes over the training pictures.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 16, "Pictures in a step.", lower_bound=1)
+flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adamw"], "SGD with momentum 0.9, or AdamW.")
+flags.DEFINE_float("learning_rate", 0.01, "Highest learning rate; it falls as a cosine.")
+flags.DEFINE_float("warmup_epochs", 1.0, "Epochs in which the learning rate rises to it.")
+flags.DEFINE_float("weight_decay", 5e-4, "Of kernels, decoupled from the gradient.")
+flags.DEFINE_float("max_zoom_out", 4.0, "Pictures shrink up to this factor; 1: never.")
+flags.DEFINE_float("min_crop_scale", 0.3, "Side of the smallest crop; 1: no crops.")
+flags.DEFINE_bool("vertical_flip", False, "Also flip upside down (cells, aerial pictures).")
+flags.DEFINE_integer("eval_every", 1, "Epochs between evaluations.", lower_bound=1)
+flags.DEFINE_bool("deterministic", True, "Same seed, same numbers, at a small cost in speed.")
+flags.DEFINE_list(
+    "export", "saved_model,float32,float16,int8", "What to export: saved_model and/or precisions."
+)
+
+# Disk that a run may take: two models with optimizer state, exports, pictures, logs.
+SPACE_NEEDED = {"ssdlite": 150e6, "ssd300": 800e6, "ssd512": 800e6}
+
+
+def build_model(config, class_names):
+    """The detector that the flags ask for."""
+    from kerasvision.detection import ssd
+
+    if config.model == "ssdlite":
+        return ssd.ssdlite(
+            len(class_names),
+            image_shape=(config.image_size, config.image_size, 3),
+            backbone_weights=config.backbone_weights,
+            class_names=class_names,
+            width_multiplier=config.width_multiplier,
+            first_stride=config.first_stride,
+            min_scale=config.min_scale,
+        )
+    build = {"ssd300": ssd.ssd300, "ssd512": ssd.ssd512}[config.model]
+    return build(len(class_names), config.backbone_weights, class_names)
+
+
+def build_optimizer(config, steps_per_epoch):
+    """The optimizer that the flags ask for, with its learning rate schedule."""
+    import keras
+
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        config.learning_rate if warmup_steps == 0 else 0.0,
+        decay_steps=max(1, config.epochs * steps_per_epoch - warmup_steps),
+        warmup_target=config.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(
+            schedule, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+        )
+    else:
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def run(config):
+    """Trains, evaluates, draws and exports; `config` has the flags as attributes."""
+    started = time.perf_counter()
+    workdir = run_folder.prepare(
+        config.workdir,
+        run_folder.app_flags([run.__module__, app.__name__, sys.argv[0]]),
+        config.resume,
+        SPACE_NEEDED[config.model],
+    )
+    import keras
+
+    from kerasvision import data, drawing, export
+    from kerasvision.detection import evaluation
+    from kerasvision.metrics.coco import format_table
+    from kerasvision.training import callbacks, strategy
+
+    app.start(config.seed, config.mixed_precision, config.deterministic)
+    devices = strategy.make_strategy(config.strategy)
+
+    # Data.
+    loaded = {}
+    for split in dict.fromkeys([config.train_split, config.val_split, config.test_split]):
+        if split is not None:
+            loaded[split] = data.load(
+                config.dataset, split, data_dir=config.data_dir, download=config.download
+            )
+            for problem in loaded[split].problems:
+                print(f"{split}: {problem}")
+    train, val = loaded[config.train_split], loaded[config.val_split]
+    test = loaded[config.test_split or config.val_split]
+    steps = data.steps_per_epoch(train, config.batch_size)
+    print(
+        f"{config.dataset}: {train.num_examples} pictures to train on, {val.num_examples} to "
+        f"validate, {test.num_examples} to test; classes: {', '.join(train.class_names)}"
+    )
+    seconds = {"data": time.perf_counter() - started}
+
+    # Model.
+    with devices.scope():
+        model = build_model(config, train.class_names)
+        if config.strategy != "none":
+            strategy.synchronize_batch_norm(model)
+        model.compile(
+            build_optimizer(config, steps),
+            jit_compile="auto" if config.jit_compile is None else config.jit_compile,
+        )
+    checkpoint = callbacks.Checkpoint(workdir, steps, monitor="val_AP")
+    with devices.scope():
+        epochs_done = checkpoint.restore(model)
+    if epochs_done:
+        print(f"going on after epoch {epochs_done} of {config.epochs}")
+
+    # Training.
+    val_batches = data.batches(val, model.image_shape, config.batch_size)
+    if epochs_done < config.epochs:
+        train_batches = data.batches(
+            train,
+            model.image_shape,
+            config.batch_size,
+            augmentation=data.SSDAugmentation(
+                model.image_shape,
+                max_zoom_out=config.max_zoom_out,
+                crop=config.min_crop_scale < 1.0,
+                min_crop_scale=config.min_crop_scale,
+                vertical_flip_probability=0.5 if config.vertical_flip else 0.0,
+            ),
+            shuffle=True,
+            seed=config.seed,
+            first_epoch=epochs_done,
+            epochs=config.epochs,
+            drop_remainder=True,
+        )
+        model.fit(
+            train_batches,
+            initial_epoch=epochs_done,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # the batches are shuffled
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[
+                callbacks.StopOnNonFiniteLoss(),
+                evaluation.COCOEvaluation(
+                    val_batches, val.ground_truth(), config.eval_every, config.epochs
+                ),
+                checkpoint,
+                keras.callbacks.TensorBoard(workdir / "tensorboard", write_graph=False),
+            ],
+        )
+    drawing.plot_history(checkpoint.history, workdir / "curves.png")
+    seconds["training"] = sum(row["seconds"] for row in checkpoint.rows)
+
+    # Evaluation of the best epoch.
+    best_epoch, _ = checkpoint.best
+    model.load_weights(workdir / "best.keras")
+    before = time.perf_counter()
+    test_batches = data.batches(test, model.image_shape, config.batch_size)
+    metrics = evaluation.evaluate(model, test_batches, test.ground_truth())
+    seconds["evaluation"] = time.perf_counter() - before
+    evaluation.draw_samples(model, test_batches, workdir / "samples.png")
+
+    # Exports.
+    before = time.perf_counter()
+    export.export_all(model, workdir, config.export, train)
+    seconds["export"] = time.perf_counter() - before
+    seconds["total"] = time.perf_counter() - started
+    metrics.update(
+        dataset=config.dataset,
+        split=test.split,
+        pictures=test.num_examples,
+        epoch=best_epoch,
+        parameters=model.count_params(),
+        seconds={name: round(value, 1) for name, value in seconds.items()},
+    )
+    run_folder.write_json(workdir / "metrics.json", metrics)
+
+    print(f"\n{test.split} split of {config.dataset}, weights of epoch {best_epoch}:")
+    print(format_table(metrics))
+    print(f"\n{seconds['total']:.0f} s; all of it is in {workdir}:")
+    for path in sorted(workdir.iterdir()):
+        if not path.name.startswith("."):
+            print(f"  {path.name}{'/' if path.is_dir() else ''}")
+    return metrics
+
+
+def main(argv):
+    del argv
+    run(flags.FLAGS)
+
+
+if __name__ == "__main__":
+    app.run_main(main, __doc__)

@@ -1,0 +1,293 @@
+"""Detection data in memory: one record a picture, whatever format it came from."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from kerasvision.data import pictures
+
+# Coordinates this far outside of a picture (pixels) are rounding, not a fault worth reporting.
+OUTSIDE_TOLERANCE = 1.0
+# A stream of no more pictures is shuffled in memory, a longer one through a buffer of as many.
+SHUFFLE_BUFFER = 10_000
+
+
+@dataclasses.dataclass
+class Picture:
+    """One annotated picture.
+
+    Attributes:
+        image_id: the data set's own integer id, or a running number where it has none.
+        file_name: path of the picture, or a name that a person can find it by.
+        height, width: pixels, as stored (an EXIF orientation is not applied).
+        boxes: (n, 4) float32 rel_yxyx, inside the picture, of positive area.
+        labels: (n,) int32, classes from 0.
+        ignored: (n,) bool, crowd and difficult objects: not trained on, not scored.
+        areas: (n,) float32 in square pixels: of the object where known, else of its box.
+    """
+
+    image_id: int
+    file_name: str
+    height: int
+    width: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+    areas: np.ndarray
+
+
+class Problems:
+    """Counts everything that a reader drops or repairs, and words it in a few lines."""
+
+    LINES_PER_RULE = 5
+
+    def __init__(self):
+        self._lines = collections.defaultdict(list)
+        self._counts = collections.Counter()
+
+    def add(self, path, rule, received, count=1):
+        """Notes `count` breaches of `rule` in the file at `path`, and what was received."""
+        self._counts[rule] += count
+        if len(self._lines[rule]) < self.LINES_PER_RULE:
+            times = f" (and {count - 1} more in it)" if count > 1 else ""
+            self._lines[rule].append((f"{path}: {rule}; received: {received}{times}", count))
+
+    def lines(self):
+        """Returns a line each for the first few files of a rule, the last with the whole count."""
+        result = []
+        for rule, lines in self._lines.items():
+            listed = sum(count for _, count in lines)
+            result += [line for line, _ in lines]
+            if self._counts[rule] > listed:
+                result[-1] += f" (and in further files: {self._counts[rule]} in all)"
+        return result
+
+
+class DetectionDataset:
+    """Annotated pictures of one split, with class names, ground truth and encoded examples.
+
+    Args:
+        name: the word that names the data set, such as `voc:PATH`.
+        split: name of the split.
+        class_names: list of str; label i is called `class_names[i]`.
+        records: list of `Picture`, at least one, in a fixed order.
+        problems: list of str, a line for what was dropped or repaired.
+        stream: optional `tf.data.Dataset` of scalar strings, the encoded pictures in the order
+            of `records`; without it they are read from the files `Picture.file_name`.
+
+    Raises:
+        ValueError: if there is no picture.
+    """
+
+    def __init__(self, name, split, class_names, records, problems, stream=None):
+        if not records:
+            raise ValueError(
+                f"{name}: split {split!r} must hold at least one readable picture; received: 0"
+                + "".join(f"\n  {line}" for line in problems)
+            )
+        self.name = name
+        self.split = split
+        self.class_names = list(class_names)
+        self.records = records
+        self.problems = list(problems)
+        self.num_examples = len(records)
+        counts = [int(np.sum(~record.ignored)) for record in records]
+        self.max_boxes = max(1, *counts)
+        self._stream = stream
+        if not any(counts):
+            self.problems.append(f"{name}: split {split!r} should have boxes; received: none")
+
+    def encoded_examples(self, shuffle_seed=None, *, shard_index=0, shard_count=1):
+        """Returns the pictures one by one, undecoded, in an order that the seed alone decides.
+
+        The order is a random permutation. Only that of a stream of more than 10,000 pictures
+        comes out of a shuffle buffer of this size, and depends on `tf.random.set_seed` too.
+
+        Args:
+            shuffle_seed: scalar integer or integer tensor; None keeps the order of `records`.
+            shard_index, shard_count: takes every `shard_count`-th picture of that order, from
+                number `shard_index` on.
+
+        Returns:
+            A `tf.data.Dataset` of dictionaries: "encoded" () string, the bytes of a picture
+            file; "image_id" () int64; "boxes" (n, 4) float32 rel_yxyx and "labels" (n,) int32
+            of the objects to train on (crowd and difficult ones are left out).
+        """
+        trained = [~record.ignored for record in self.records]
+        boxes = [record.boxes[keep] for record, keep in zip(self.records, trained)]
+        labels = [record.labels[keep] for record, keep in zip(self.records, trained)]
+        boxes_of = tf.RaggedTensor.from_row_lengths(
+            np.concatenate(boxes).astype(np.float32), [len(rows) for rows in boxes]
+        )
+        labels_of = boxes_of.with_values(np.concatenate(labels).astype(np.int32))
+        image_ids = tf.constant([record.image_id for record in self.records], tf.int64)
+
+        def example(position, encoded):
+            return {
+                "encoded": encoded,
+                "image_id": image_ids[position],
+                "boxes": tf.ensure_shape(boxes_of[position], (None, 4)),
+                "labels": labels_of[position],
+            }
+
+        shuffled = shuffle_seed is not None
+        if self._stream is not None and (not shuffled or self.num_examples > SHUFFLE_BUFFER):
+            positions = self._stream.enumerate()
+            if shuffled:
+                seed = tf.cast(shuffle_seed, tf.int64)
+                positions = positions.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
+            return positions.shard(shard_count, shard_index).map(example)
+
+        if self._stream is not None:
+            # Read once, also when called in the graph of a `flat_map` over epochs.
+            with tf.init_scope():
+                encoded = self._stream.batch(self.num_examples).get_single_element()
+            read = functools.partial(tf.gather, encoded)
+        else:
+            paths = tf.constant([record.file_name for record in self.records])
+
+            def read(position):
+                return tf.io.read_file(paths[position])
+
+        order = tf.range(self.num_examples, dtype=tf.int64)
+        if shuffled:
+            seed = tf.stack([tf.cast(shuffle_seed, tf.int64), 0])
+            order = tf.random.experimental.stateless_shuffle(order, seed=seed)
+
+        return tf.data.Dataset.from_tensor_slices(order[shard_index::shard_count]).map(
+            lambda position: example(position, read(position)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    def ground_truth(self):
+        """Returns all boxes as a dictionary in COCO's format.
+
+        "images": id, width and height in pixels, file_name; "annotations": id from 1, image_id,
+        category_id (index into `class_names`, from 0), bbox [x, y, width, height] and area in
+        pixels, iscrowd = 1 for crowd and difficult objects; "categories": id, name.
+        """
+        images, annotations = [], []
+        for record in self.records:
+            images.append(
+                {
+                    "id": record.image_id,
+                    "width": record.width,
+                    "height": record.height,
+                    "file_name": record.file_name,
+                }
+            )
+            size = np.array([record.height, record.width] * 2, np.float64)
+            for box, label, ignored, area in zip(
+                record.boxes * size, record.labels, record.ignored, record.areas
+            ):
+                y_min, x_min, y_max, x_max = (float(value) for value in box)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": record.image_id,
+                        "category_id": int(label),
+                        "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
+                        "area": float(area),
+                        "iscrowd": int(ignored),
+                    }
+                )
+        categories = [{"id": i, "name": name} for i, name in enumerate(self.class_names)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def clean_picture(path, image_id, size, boxes, labels, ignored, problems, areas=None, source=None):
+    """Returns the `Picture` of raw annotations, bad boxes repaired or dropped and reported.
+
+    Corners in the wrong order are swapped, boxes that reach outside of the picture are clipped,
+    boxes with a coordinate that is not finite and boxes without an area (also after clipping)
+    are dropped.
+
+    Args:
+        path: path of the picture.
+        image_id: int.
+        size: (height, width) of the stored picture in pixels.
+        boxes: n rows of (ymin, xmin, ymax, xmax) in pixels.
+        labels: n labels, classes from 0.
+        ignored: n booleans, crowd and difficult objects.
+        problems: `Problems` to report to.
+        areas: n areas of the objects in square pixels; None, or not above 0: the box's area.
+        source: path of the annotation file named in reports; None: the picture's.
+    """
+    source = path if source is None else source
+    height, width = size
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    labels = np.asarray(labels, np.int32).reshape(-1)
+    ignored = np.asarray(ignored, bool).reshape(-1)
+    areas = np.full(len(boxes), np.nan) if areas is None else np.asarray(areas, np.float64)
+
+    def report(broken, rule):
+        if np.any(broken):
+            first = " ".join(f"{value:g}" for value in boxes[np.argmax(broken)])
+            received = f"ymin xmin ymax xmax = {first} in {width} x {height} pixels"
+            problems.add(source, rule, received, int(np.sum(broken)))
+
+    finite = np.all(np.isfinite(boxes), axis=-1)
+    report(~finite, "coordinates must be finite numbers, box dropped")
+    boxes, labels, ignored, areas = (a[finite] for a in (boxes, labels, ignored, areas))
+
+    inverted = np.any(boxes[:, :2] > boxes[:, 2:], axis=-1)
+    report(inverted, "the minimum must come before the maximum, corners swapped")
+    boxes = np.concatenate(
+        [np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=-1
+    )
+
+    clipped = np.clip(boxes, 0, np.array([height, width] * 2))
+    relative = (clipped / np.array([height, width] * 2)).astype(np.float32)
+    flat = np.any(boxes[:, 2:] <= boxes[:, :2], axis=-1)
+    outside = ~flat & np.any(relative[:, 2:] <= relative[:, :2], axis=-1)
+    kept = ~flat & ~outside
+    report(flat, "width and height must be above 0, box dropped")
+    report(outside, "a box must overlap its picture, box dropped")
+    beyond = np.max(np.abs(clipped - boxes), axis=-1, initial=0) > OUTSIDE_TOLERANCE
+    report(kept & beyond, "a box must lie in its picture, box clipped")
+
+    sides = clipped[:, 2:] - clipped[:, :2]
+    areas = np.where(areas > 0, areas, sides[:, 0] * sides[:, 1]).astype(np.float32)
+    return Picture(
+        int(image_id), str(path), height, width,
+        relative[kept], labels[kept], ignored[kept], areas[kept],
+    )  # fmt: skip
+
+
+def readable_sizes(paths, problems):
+    """Tries every file with the pipeline's own decoder, in parallel, and measures it.
+
+    Args:
+        paths: sequence of paths.
+        problems: `Problems`; files that are missing, empty, truncated, no pictures or of a
+            format that TensorFlow does not decode are reported to it.
+
+    Returns:
+        A dictionary from each readable path to its (height, width) in pixels.
+    """
+
+    def check(path):
+        try:
+            encoded = tf.io.read_file(str(path))
+        except (tf.errors.OpError, UnicodeError):
+            return "the picture must exist and be readable, left out", "no such file"
+        if not len(encoded.numpy()):
+            return "the picture must not be empty, left out", "0 bytes"
+        try:
+            return pictures.check(encoded)
+        except tf.errors.OpError as error:
+            rule = "must be a whole JPEG, PNG, GIF, BMP or WebP picture, left out"
+            return rule, error.message.split("} ")[-1].splitlines()[0][:80]
+
+    sizes = {}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for path, (first, second) in zip(paths, pool.map(check, paths)):
+            if isinstance(first, str):
+                problems.add(path, first, second)
+            else:
+                sizes[path] = (first, second)
+    return sizes

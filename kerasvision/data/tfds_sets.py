@@ -1,0 +1,158 @@
+"""Readers of TensorFlow Datasets: any detection set, and the built-in scenes."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from kerasvision.data import dataset as dataset_lib
+from kerasvision.data import pictures
+
+_OPTIONAL_KEYS = ("image/id", "image/filename")
+
+
+def load_tfds(name, builder_name, split, data_dir=None, download=False):
+    """Reads a detection set of TensorFlow Datasets, known by its features.
+
+    Args:
+        name: name of the data set in reports.
+        builder_name: name in TensorFlow Datasets, such as `voc/2007`.
+        split: name or slice of a split; `val` also stands for `validation`.
+        data_dir: folder of the prepared sets; None: TensorFlow Datasets' own.
+        download: whether a set that is not there may be downloaded and prepared.
+
+    Returns:
+        A `DetectionDataset`; see `from_builder`.
+
+    Raises:
+        ValueError: there is no such set, it is not there, or it is no detection set.
+    """
+    try:
+        builder = tfds.builder(builder_name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{name}: must be a set of TensorFlow Datasets; received: {builder_name} ({reason})"
+        ) from error
+    if download:
+        builder.download_and_prepare()
+    elif not builder.is_prepared():
+        raise ValueError(
+            f"{name}: the set must be prepared in {builder.data_path.parent}; received: no files. "
+            "Pass --download to fetch it"
+        )
+    return from_builder(name, builder, split)
+
+
+def from_builder(name, builder, split):
+    """Reads the detection set of a prepared builder.
+
+    The set needs an `Image` feature and a sequence with a `BBoxFeature` and a `ClassLabel`.
+    Objects marked `is_crowd` or `is_difficult` are ignored; `area` is taken where it is there.
+
+    Args:
+        name: name of the data set in reports.
+        builder: prepared `tfds.core.DatasetBuilder`.
+        split: name or slice of a split; `val` also stands for `validation`.
+
+    Returns:
+        A `DetectionDataset`; image ids are those of `image/id` where there are, else numbers.
+
+    Raises:
+        ValueError: there is no such split, or the features are not those of detection.
+    """
+    splits = builder.info.splits
+    if split == "val" and "val" not in splits and "validation" in splits:
+        split = "validation"
+    try:
+        num_examples = splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        found = ", ".join(splits)
+        raise ValueError(f"{name}: split must be one of: {found}; received: {split}") from error
+    if not num_examples:
+        raise ValueError(f"{name}: split {split!r} must hold pictures; received: 0")
+
+    image_key, objects_key, box_key, label_key = _detection_keys(name, builder.info.features)
+    features = builder.info.features
+    static_size = features[image_key].shape[:2]
+    has_ids = "image/id" in features and np.issubdtype(features["image/id"].np_dtype, np.integer)
+    dataset = builder.as_dataset(
+        split=split,
+        # Masks, depth and the like are not even read.
+        decoders=tfds.decode.PartialDecoding(
+            {key: True for key in (image_key, objects_key, *_OPTIONAL_KEYS) if key in features},
+            decoders={image_key: tfds.decode.SkipDecoding()},
+        ),
+        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+    )
+
+    def annotations(example):
+        found = example[objects_key]
+        no_flag = tf.zeros_like(found[label_key], tf.bool)
+        size = static_size if None not in static_size else pictures.size(example[image_key])
+        return {
+            "size": size,
+            "image_id": example["image/id"] if has_ids else -1,
+            "file_name": example.get("image/filename", ""),
+            "boxes": found[box_key],
+            "labels": found[label_key],
+            "is_crowd": found.get("is_crowd", no_flag),
+            "is_difficult": found.get("is_difficult", no_flag),
+            "areas": found.get("area", tf.zeros_like(found[label_key])),
+        }
+
+    problems = dataset_lib.Problems()
+    parsed = dataset.map(annotations, num_parallel_calls=tf.data.AUTOTUNE)
+    rows = list(parsed.prefetch(tf.data.AUTOTUNE).as_numpy_iterator())
+    image_ids = [int(row["image_id"]) for row in rows] if has_ids else list(range(len(rows)))
+    if len(set(image_ids)) < len(rows):
+        received = f"{len(set(image_ids))} ids of {len(rows)} pictures"
+        problems.add(f"{name}/{split}", "image ids must be unique, numbered anew", received)
+        image_ids = list(range(len(rows)))
+    records = []
+    for image_id, row in zip(image_ids, rows):
+        height, width = (int(side) for side in row["size"])
+        label = f"{name}/{split}/{row['file_name'].decode() or image_id}"
+        # TensorFlow Datasets' label -1 stands for "unknown".
+        known = row["labels"] >= 0
+        if not np.all(known):
+            problems.add(label, "a box must have a class, box dropped", -1, int(np.sum(~known)))
+        records.append(
+            dataset_lib.clean_picture(
+                label,
+                image_id,
+                (height, width),
+                (row["boxes"] * np.array([height, width] * 2, np.float64))[known],
+                row["labels"][known],
+                (row["is_crowd"].astype(bool) | row["is_difficult"].astype(bool))[known],
+                problems,
+                areas=row["areas"][known],
+            )
+        )
+    stream = dataset.map(lambda example: example[image_key])
+    class_names = features[objects_key].feature[label_key].names
+    return dataset_lib.DetectionDataset(
+        name, split, class_names, records, problems.lines(), stream=stream
+    )
+
+
+def _detection_keys(name, features):
+    """Returns the keys of the picture, of the objects, and of their boxes and labels."""
+    image_keys = [k for k, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    for objects_key, feature in features.items():
+        inner = getattr(feature, "feature", None)
+        if not image_keys or not isinstance(inner, tfds.features.FeaturesDict):
+            continue
+        box_keys = [k for k, f in inner.items() if isinstance(f, tfds.features.BBoxFeature)]
+        label_keys = [k for k, f in inner.items() if isinstance(f, tfds.features.ClassLabel)]
+        if box_keys and label_keys:
+            # Attributes such as KITTI's occlusion are class labels too; "label" comes first.
+            label_key = "label" if "label" in label_keys else label_keys[0]
+            image_key = "image" if "image" in image_keys else image_keys[0]
+            box_format = getattr(inner[box_keys[0]], "bbox_format", None)
+            if box_format is not None and box_format.name != "REL_YXYX":
+                raise ValueError(f"{name}: boxes must be REL_YXYX; received: {box_format.name}")
+            return image_key, objects_key, box_keys[0], label_key
+    raise ValueError(
+        f"{name}: a detection set must have an Image and a sequence with a BBoxFeature and a "
+        f"ClassLabel; received: {', '.join(features)}"
+    )

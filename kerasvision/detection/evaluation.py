@@ -1,0 +1,87 @@
+"""COCO's metrics of a detector, after and during training."""
+
+import keras
+import numpy as np
+
+from kerasvision import drawing
+from kerasvision.metrics.coco import coco_metrics, coco_results
+
+
+def detect_batches(detector, batches, progress=False):
+    """Detections of all pictures of some batches.
+
+    Args:
+        detector: a model or an export of one, as from `kerasvision.detection.load_detector`.
+        batches: iterable of batch dictionaries with "images" and "image_ids".
+        progress: whether to show a progress bar.
+
+    Returns:
+        detection dict of arrays (P, K, …), and the ids (P,) of the pictures.
+    """
+    bar = keras.utils.Progbar(len(batches)) if progress else None
+    detections, image_ids = [], []
+    for batch in batches:
+        detections.append(detector.predict_on_batch(np.asarray(batch["images"])))
+        image_ids.append(np.asarray(batch["image_ids"]))
+        if bar is not None:
+            bar.add(1)
+    return (
+        {name: np.concatenate([d[name] for d in detections]) for name in detections[0]},
+        np.concatenate(image_ids),
+    )
+
+
+def evaluate(detector, batches, ground_truth, progress=False):
+    """COCO metrics of a detector on batches; arguments as in `detect_batches`, and
+
+    Args:
+        ground_truth: COCO-format dict of (at least) the pictures of the batches.
+
+    Returns:
+        dict of `kerasvision.metrics.coco.coco_metrics`.
+    """
+    detections, image_ids = detect_batches(detector, batches, progress)
+    return coco_metrics(ground_truth, coco_results(detections, image_ids, ground_truth))
+
+
+class COCOEvaluation(keras.callbacks.Callback):
+    """Adds val_AP and val_AP50 to the logs of every `every`-th and of the last epoch."""
+
+    def __init__(self, batches, ground_truth, every, epochs):
+        super().__init__()
+        self.batches = batches
+        self.ground_truth = ground_truth
+        self.every = every
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs:
+            metrics = evaluate(self.model, self.batches, self.ground_truth)
+            for name in ("AP", "AP50"):
+                # A validation set without any box has no AP: the epoch counts as 0.
+                logs[f"val_{name}"] = metrics[name] or 0.0
+
+
+def draw_samples(detector, batches, path, count=12, min_score=0.4):
+    """Saves a sheet of the first pictures: ground truth beside predictions above `min_score`."""
+    rows = []
+    for batch in batches.unbatch().take(count).batch(1):
+        image = batch["images"].numpy()
+        truth = {name: boxes.numpy()[0] for name, boxes in batch["bounding_boxes"].items()}
+        found = {name: values[0] for name, values in detector.predict_on_batch(image).items()}
+        real, shown = truth["labels"] >= 0, found["scores"] >= min_score
+        rows.append(
+            (
+                drawing.draw_boxes(
+                    image[0], truth["boxes"][real], truth["labels"][real], detector.class_names
+                ),
+                drawing.draw_boxes(
+                    image[0],
+                    found["boxes"][shown],
+                    found["labels"][shown],
+                    detector.class_names,
+                    scores=found["scores"][shown],
+                ),
+            )
+        )
+    drawing.contact_sheet(rows, path, titles=("ground truth", "prediction"))

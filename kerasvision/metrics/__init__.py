@@ -1,0 +1,1 @@
+"""Metrics by which systems are compared."""
