@@ -32,6 +32,7 @@ flags.DEFINE_integer("image_size", 320, "Side of the input in pixels (ssdlite on
 flags.DEFINE_float("width_multiplier", 1.0, "Factor on the number of channels (ssdlite only).")
 flags.DEFINE_integer("first_stride", 16, "8 adds a map for small objects (ssdlite only).")
 flags.DEFINE_float("min_scale", 0.2, "Side of the smallest default boxes (ssdlite only).")
+flags.DEFINE_float("max_scale", 0.95, "Side of the largest default boxes (ssdlite only).")
 flags.DEFINE_string(
     "backbone_weights",
     None,
@@ -70,6 +71,7 @@ def build_model(config, class_names):
             width_multiplier=config.width_multiplier,
             first_stride=config.first_stride,
             min_scale=config.min_scale,
+            max_scale=config.max_scale,
         )
     build = {"ssd300": ssd.ssd300, "ssd512": ssd.ssd512}[config.model]
     return build(len(class_names), config.backbone_weights, class_names)
@@ -198,7 +200,8 @@ def run(config):
 
     # Exports.
     before = time.perf_counter()
-    export.export_all(model, workdir, config.export, train)
+    if config.export:
+        export.export_all(model, workdir, config.export, train)
     seconds["export"] = time.perf_counter() - before
     seconds["total"] = time.perf_counter() - started
     metrics.update(

@@ -1,8 +1,10 @@
 """Detection data: readers, augmentation and batches."""
 
+from kerasvision.data.augmentation import SSDAugmentation
 from kerasvision.data.coco import load_coco
 from kerasvision.data.dataset import DetectionDataset
 from kerasvision.data.pipeline import batches, steps_per_epoch
+from kerasvision.data.scenes import Scenes
 from kerasvision.data.tfds_sets import from_builder, load_tfds
 from kerasvision.data.voc import load_voc
 from kerasvision.data.yolo import load_yolo
@@ -26,8 +28,6 @@ def load(name, split="train", *, data_dir=None, download=False):
     """
     kind, _, rest = name.partition(":")
     if name == "scenes":
-        from kerasvision.data.scenes import Scenes
-
         builder = Scenes(config="detection", data_dir=data_dir)
         builder.download_and_prepare()
         return from_builder(name, builder, split)

@@ -10,6 +10,9 @@ object. Of each object its box, mask, keypoints and depth are known.
     builder.download_and_prepare()                    # draws; nothing is downloaded
 """
 
+import concurrent.futures
+import itertools
+
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
@@ -281,14 +284,16 @@ def _paint_object(rng, canvas, depth, placed, light, distance):
         bulge = np.sqrt(np.clip(bulge / top, 0, 1)) * top
         height = np.where(inside, bulge, height)
         edges[inside] = 0
-        edges += cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) / 255.0
+        outline = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        edges += outline * np.float32(1 / 255)
     height = cv2.GaussianBlur(height, (0, 0), max(0.6, extent / 90))
 
     # Lambert's law with a highlight, on the surface that the height describes.
     normal_x = -cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125) * rng.uniform(0.7, 1.3)
     normal_y = -cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125) * rng.uniform(0.7, 1.3)
     length = np.sqrt(normal_x**2 + normal_y**2 + 1)
-    lambert = np.clip((normal_x * light[0] + normal_y * light[1] + light[2]) / length, 0, 1)
+    light_x, light_y, light_z = light.tolist()
+    lambert = np.clip((normal_x * light_x + normal_y * light_y + light_z) / length, 0, 1)
     ambient = rng.uniform(0.25, 0.5)
     shade = ambient + (1.15 - ambient) * lambert
     highlight = rng.uniform(0, 90) * lambert ** rng.uniform(10, 40)
@@ -303,14 +308,14 @@ def _paint_object(rng, canvas, depth, placed, light, distance):
     # The shadow falls away from the light, on whatever is behind.
     offset = np.round(-light[:2] * extent * rng.uniform(0.05, 0.16)).astype(int)
     shadow = np.zeros(canvas.shape[:2], np.float32)
-    shadow[place] = silhouette[window] / 255.0
+    shadow[place] = silhouette[window] * np.float32(1 / 255)
     shift = np.float32([[1, 0, offset[0]], [0, 1, offset[1]]])
     shadow = cv2.warpAffine(shadow, shift, shadow.shape[::-1])
     shadow = cv2.blur(shadow, (int(extent / 12) | 1,) * 2)
     canvas *= (1 - rng.uniform(0.2, 0.55) * shadow)[:, :, None]
 
-    alpha = (silhouette[window] / 255.0)[:, :, None].astype(np.float32)
-    canvas[place] = canvas[place] * (1 - alpha) + painted[window] * alpha
+    alpha = silhouette[window][:, :, None] * np.float32(1 / 255)
+    canvas[place] += (painted[window] - canvas[place]) * alpha
     visible = placed["mask"][place]
     # Half a metre a picture width, so that no relief reaches the object in front.
     relief = distance - height[window] / canvas.shape[0] * 0.5
@@ -329,7 +334,7 @@ def _visible_keypoints(placed, size):
 def _color(rng):
     hue, saturation, value = rng.uniform(0, 6), rng.uniform(0, 1) ** 0.7, rng.uniform(0.25, 1.0)
     wheel = np.clip(np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
-    return 255 * value * (1 - saturation * (1 - wheel))
+    return (255 * value * (1 - saturation * (1 - wheel))).astype(np.float32)
 
 
 def _contrasting_color(rng, behind):
@@ -350,7 +355,7 @@ def _noise(rng, shape, cells, channels=1):
 def _texture(rng, shape, color):
     """(H, W, 3) float32 of one of several materials around a colour."""
     kind = rng.integers(6)
-    second = np.clip(color * rng.uniform(0.5, 0.8) + rng.uniform(0, 50), 0, 255)
+    second = np.minimum(color * rng.uniform(0.5, 0.8) + rng.uniform(0, 50), 255)
     if kind == 0:
         mix = np.zeros(shape, np.float32)
     elif kind == 1:
@@ -358,8 +363,8 @@ def _texture(rng, shape, color):
     else:
         y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
         angle, period = rng.uniform(0, np.pi), max(shape) / rng.uniform(3, 9)
-        u = (np.cos(angle) * x + np.sin(angle) * y) * (2 * np.pi / period)
-        v = (-np.sin(angle) * x + np.cos(angle) * y) * (2 * np.pi / period)
+        cos, sin = (float(f(angle) * 2 * np.pi / period) for f in (np.cos, np.sin))
+        u, v = cos * x + sin * y, cos * y - sin * x
         if kind == 2:  # stripes
             mix = np.sin(u) > rng.uniform(-0.5, 0.5)
         elif kind == 3:  # checks
@@ -370,7 +375,7 @@ def _texture(rng, shape, color):
             mix = 0.5 + 0.5 * np.sin(u + 2 * _noise(rng, shape, 4)[:, :, 0])
     mix = np.asarray(mix, np.float32)[:, :, None]
     texture = color * (1 - mix) + second * mix
-    return (texture + rng.uniform(2, 9) * _noise(rng, shape, 24)).astype(np.float32)
+    return texture + rng.uniform(2, 9) * _noise(rng, shape, 24)
 
 
 def _background(rng, size):
@@ -385,16 +390,16 @@ def _background(rng, size):
     elif kind == 1:  # a texture
         picture = cv2.resize(_texture(rng, (size // 2, size // 2), first), shape)
     elif kind == 2:  # planks
-        planks = rng.integers(4, 9)
-        tone = rng.normal(1, 0.12, planks)[np.minimum((x * planks).astype(int), planks - 1)]
+        planks = int(rng.integers(4, 9))
+        tone = rng.normal(1, 0.12, planks).astype(np.float32)[np.minimum((x * planks).astype(int), planks - 1)]
         gap = np.abs((x * planks) % 1 - 0.5) > 0.47
         wave = 0.08 * np.sin(60 * x + 3 * _noise(rng, shape, 3)[:, :, 0])
-        picture = first * (tone * (1 + wave) * np.where(gap, 0.45, 1.0))[:, :, None]
+        picture = first * (tone * (1 + wave) * np.where(gap, np.float32(0.45), 1))[:, :, None]
     elif kind == 3:  # bricks or tiles
-        rows = rng.integers(4, 10)
+        rows = int(rng.integers(4, 10))
         shifted = x * rows / rng.uniform(1, 2.2) + 0.5 * ((y * rows).astype(int) % 2)
         joint = (np.abs((y * rows) % 1 - 0.5) > 0.44) | (np.abs(shifted % 1 - 0.5) > 0.46)
-        tone = 1 + 0.15 * _noise(rng, shape, int(rows))
+        tone = 1 + 0.15 * _noise(rng, shape, rows)
         picture = np.where(joint[:, :, None], second, first * tone)
     elif kind == 4:  # landscape
         horizon = rng.uniform(0.3, 0.7) + 0.06 * _noise(rng, (1, size), 5)[0, :, 0]
@@ -407,8 +412,8 @@ def _background(rng, size):
         picture = np.where(
             floor[:, :, None], first * (0.85 + 0.15 * tiles)[:, :, None], second * (0.7 + 0.3 * y)[:, :, None]
         )
-    picture = picture + rng.uniform(0, 14) * _noise(rng, shape, 48) + rng.uniform(0, 18) * _noise(rng, shape, 6)
-    return np.clip(picture, 0, 255).astype(np.float32)
+    picture = picture + rng.uniform(0, 14) * _noise(rng, shape, 48)
+    return np.clip(picture + rng.uniform(0, 18) * _noise(rng, shape, 6), 0, 255)
 
 
 def _draw_distractor(rng, canvas):
@@ -420,10 +425,13 @@ def _draw_distractor(rng, canvas):
     radius = side * rng.uniform(0.4, 1.0, (count, 1))
     stretch = np.array([rng.uniform(0.3, 1.0), 1.0])
     points = rng.uniform(0, size, 2) + radius * stretch * np.stack([np.cos(angle), np.sin(angle)], 1)
-    mask = np.zeros(canvas.shape[:2], np.uint8)
-    cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    alpha = (cv2.blur(mask, (3, 3)) / 255.0 * rng.uniform(0.5, 1.0))[:, :, None]
-    canvas[:] = canvas * (1 - alpha) + _color(rng) * alpha
+    low = np.clip(np.floor(points.min(0)).astype(int) - 2, 0, size - 1)
+    high = np.clip(np.ceil(points.max(0)).astype(int) + 3, low + 1, size)
+    mask = np.zeros((high - low)[::-1], np.uint8)
+    cv2.fillPoly(mask, [np.round((points - low) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    alpha = cv2.blur(mask, (3, 3))[:, :, None] * np.float32(rng.uniform(0.5, 1.0) / 255)
+    part = canvas[low[1] : high[1], low[0] : high[0]]
+    part += (_color(rng) - part) * alpha
 
 
 def _draw_scratch(rng, canvas):
@@ -439,16 +447,16 @@ def _draw_scratch(rng, canvas):
 def _photograph(rng, canvas, size):
     """Light falling off, exposure, white balance, blur and noise of a camera."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
-    slope = rng.uniform(-0.25, 0.25, 2)
-    light = 1 + slope[0] * x + slope[1] * y - rng.uniform(0, 0.25) * (x**2 + y**2)
+    light = 1 + rng.uniform(-0.25, 0.25) * x + rng.uniform(-0.25, 0.25) * y
+    light -= rng.uniform(0, 0.25) * (x**2 + y**2)
     gain = rng.uniform(0.75, 1.2) * rng.uniform(0.9, 1.1, 3)
     picture = canvas * light[:, :, None] * gain.astype(np.float32)
     blur = rng.uniform(0, MAX_BLUR) * size / 256
     if blur > 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), blur)
     noise = rng.standard_normal((size, size, 3), dtype=np.float32)
-    picture = picture + rng.uniform(0.5, MAX_NOISE) * noise
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    noise *= rng.uniform(0.5, MAX_NOISE)
+    return cv2.convertScaleAbs(np.maximum(picture + noise, 0.0))
 
 
 class ScenesConfig(tfds.core.BuilderConfig):
@@ -508,24 +516,29 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, split, count):
-        for i in range(count):
-            scene = draw_scene((self.builder_config.seed, split, i), self.builder_config.size)
-            quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
-            _, encoded = cv2.imencode(".jpg", scene["image"][:, :, ::-1], quality)
-            objects = [
-                {"bbox": tfds.features.BBox(*map(float, box)), "label": int(label)}
-                for box, label in zip(scene["boxes"], scene["labels"])
-            ]
-            example = {
-                "image": encoded.tobytes(),
-                "image/id": split * 10**9 + i,
-                "objects": objects,
-            }
-            if self.builder_config.full:
-                for row, keypoints in zip(objects, scene["keypoints"]):
-                    row["keypoints"] = keypoints
-                numbers = np.arange(1, len(objects) + 1, dtype=np.uint8)[:, None, None]
-                instances = (scene["masks"] * numbers).sum(0, dtype=np.uint8)
-                example["instances"] = instances[:, :, None]
-                example["depth"] = np.round(scene["depth"] * 1000).astype(np.uint16)[:, :, None]
-            yield i, example
+        # OpenCV and NumPy let another thread work while they do.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            numbers = range(count)
+            yield from zip(numbers, pool.map(self._example, itertools.repeat(split), numbers))
+
+    def _example(self, split, number):
+        config = self.builder_config
+        scene = draw_scene((config.seed, split, number), config.size)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
+        _, encoded = cv2.imencode(".jpg", scene["image"][:, :, ::-1], quality)
+        objects = [
+            {"bbox": tfds.features.BBox(*map(float, box)), "label": int(label)}
+            for box, label in zip(scene["boxes"], scene["labels"])
+        ]
+        example = {
+            "image": encoded.tobytes(),
+            "image/id": split * 10**9 + number,
+            "objects": objects,
+        }
+        if config.full:
+            for row, keypoints in zip(objects, scene["keypoints"]):
+                row["keypoints"] = keypoints
+            ids = np.arange(1, len(objects) + 1, dtype=np.uint8)[:, None, None]
+            example["instances"] = (scene["masks"] * ids).sum(0, dtype=np.uint8)[:, :, None]
+            example["depth"] = np.round(scene["depth"] * 1000).astype(np.uint16)[:, :, None]
+        return example
