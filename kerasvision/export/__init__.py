@@ -1,4 +1,4 @@
-"""Trained models in the forms that servers and phones run."""
+"""Detectors for serving and for phones: SavedModel and LiteRT (.tflite)."""
 
 import pathlib
 
@@ -11,27 +11,33 @@ from kerasvision.export.saved_model import SavedModelDetector, export_saved_mode
 CALIBRATION_IMAGES = 128
 
 
-def export_all(model, folder, formats, dataset=None):
-    """Writes `folder`/saved_model and `folder`/model_PRECISION.tflite.
+def export_all(model, workdir, formats, dataset=None):
+    """Exports a detector as `workdir`/saved_model and `workdir`/model_{precision}.tflite.
 
     Args:
         model: `kerasvision.detection.SSD`.
-        folder: that exists.
-        formats: list of "saved_model", "float32", "float16", "int8".
-        dataset: `kerasvision.data.DetectionDataset`, whose first pictures int8 is calibrated on.
+        workdir: folder for the exports.
+        formats: list out of "saved_model", "float32", "float16" and "int8".
+        dataset: `kerasvision.data.DetectionDataset`, on whose first 128 pictures int8 is
+            calibrated; None: no int8.
 
     Raises:
-        ValueError: unknown format, or int8 without a data set.
+        ValueError: an unknown format, or int8 without pictures.
+        RuntimeError: an export does not compute what the model does.
     """
-    unknown = sorted(set(formats) - {"saved_model", *PRECISIONS})
-    if unknown:
-        raise ValueError(f"export must be of saved_model, {', '.join(PRECISIONS)}; received: {unknown}")
-    images = None
-    if dataset is not None:
+    workdir = pathlib.Path(workdir)
+    known = ("saved_model", *PRECISIONS)
+    for name in formats:
+        if name not in known:
+            raise ValueError(f"formats must be out of {', '.join(known)}; received: {name}")
+    calibration_images = None
+    if "int8" in formats:
+        if dataset is None:
+            raise ValueError("int8 needs a dataset to calibrate on; received: None")
         batches = data.batches(dataset, model.image_shape, 16).take(CALIBRATION_IMAGES // 16)
-        images = np.concatenate([batch["images"] for batch in batches])
+        calibration_images = np.concatenate([np.asarray(batch["images"]) for batch in batches])
     for name in formats:
         if name == "saved_model":
-            export_saved_model(model, pathlib.Path(folder) / name)
+            export_saved_model(model, workdir / name)
         else:
-            export_litert(model, pathlib.Path(folder) / f"model_{name}.tflite", name, images)
+            export_litert(model, workdir / f"model_{name}.tflite", name, calibration_images)

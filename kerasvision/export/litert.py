@@ -1,12 +1,16 @@
-"""Detectors as LiteRT (TensorFlow Lite) files that phones and MediaPipe take as they are.
+"""LiteRT (TensorFlow Lite): detectors of built-in operators only, for phones.
 
-A file holds two graphs joined into one: the network, converted with the precision asked for, and
-behind it the decoding and non-maximum suppression, always in float32. The quantiser never sees
-the second part, where it would corrupt boxes and class numbers. Only built-in operators are used.
+The network and the decoding behind it are converted apart and joined into one file. The quantiser
+then sees the network alone; class numbers and suppression inside a quantised graph come out wrong.
 """
 
+import contextlib
+import math
+import os
 import pathlib
+import sys
 import tempfile
+import warnings
 
 import flatbuffers
 import keras
@@ -21,257 +25,318 @@ OUTPUTS = ("location", "category", "score", "number of detections")
 
 
 def export_litert(model, path, precision="float32", calibration_images=None):
-    """Writes a detector as a .tflite file with metadata and labels.
+    """Writes a detector as a .tflite file that MediaPipe's ObjectDetector loads as it is.
 
-    The input is one picture (1, H, W, 3) uint8, RGB. The outputs are location (1, K, 4) float32,
-    (ymin, xmin, ymax, xmax) in [0, 1]; category (1, K) float32, index of the class; score (1, K);
-    and number of detections (1,). Entries beyond that number are 0.
+    Input: one RGB image (1, H, W, 3) uint8. Outputs, all float32: "location" (1, K, 4), boxes
+    (ymin, xmin, ymax, xmax) in [0, 1]; "category" (1, K), class numbers from 0; "score" (1, K),
+    sorted; "number of detections" (1,), behind which all is 0. Suppression is per class, as in
+    `model.detector`. The class names are in the file.
 
     Args:
         model: `kerasvision.detection.SSD`.
         path: of the file.
-        precision: "float32"; "float16", weights in half precision; or "int8", weights and
-            activations of the network in 8 bits.
-        calibration_images: (N, H, W, 3) in 0..255, pictures like those to come; for int8.
+        precision: "float32"; "float16" (weights of half the size); or "int8" (weights and
+            activations of a quarter, integer arithmetic).
+        calibration_images: (P, H, W, 3), 0 to 255, a hundred or so like those of the training;
+            int8 learns the range of every tensor from them.
 
     Raises:
-        ValueError: unknown precision, or int8 without pictures.
-        RuntimeError: the converter's result has operators that LiteRT lacks, or its numbers
-            differ from the model's.
+        ValueError: an unknown precision, or int8 without images.
+        RuntimeError: the file has operators that are not built in, or computes other numbers
+            than the model.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {PRECISIONS}; received: {precision}")
-    if precision == "int8" and (calibration_images is None or len(calibration_images) == 0):
-        raise ValueError("int8 needs calibration_images; received: none")
-    network = _convert_network(model.network, precision, calibration_images)
-    joined = _join(network, _convert_decoding(model))
-    _add_metadata(
-        joined,
-        mediapipe_metadata.detector_metadata(model.name, "Object detector, " + precision),
-    )
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(joined.Pack(builder), b"TFL3")
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}; received: {precision}"
+        )
+    if calibration_images is None or len(calibration_images) == 0:
+        if precision == "int8":
+            raise ValueError("int8 needs calibration_images (P, H, W, 3); received: none")
+        calibration_images = np.random.default_rng(0).integers(0, 256, (1, *model.image_shape))
+    calibration_images = np.clip(np.rint(calibration_images), 0, 255).astype("uint8")
     path = pathlib.Path(path)
-    path.write_bytes(bytes(builder.Output()))
-    mediapipe_metadata.append_labels(path, model.class_names)
-    check_operators(path)
-    _compare(model, path, precision, calibration_images)
+    with _quiet():
+        network = _convert_network(model.network, precision, calibration_images)
+        decoding = _convert_decoding(model)
+    _check_network(path, network, model.network, precision, calibration_images[:1])
+    content = _join(network, decoding, model.name)
+    check_operators(path, content)
+    path.write_bytes(content + mediapipe_metadata.labels_archive(model.class_names))
+    _check_detections(path, model, precision, calibration_images[:1])
+
+
+class LiteRTDetector:
+    """A detector from a file that `export_litert` wrote; takes its images one after the other.
+
+    Args:
+        path: of the .tflite file.
+        num_threads: of the interpreter; None: its own choice.
+
+    Attributes:
+        class_names: list of str.
+        image_shape: (height, width, 3) of the images.
+
+    Raises:
+        ValueError: the file is damaged, or of another kind.
+    """
+
+    def __init__(self, path, num_threads=None):
+        self.class_names = mediapipe_metadata.read_labels(path)
+        try:
+            self._interpreter = _interpreter(pathlib.Path(path).read_bytes(), num_threads)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{path}: expected a .tflite file; received: {reason}") from None
+        image = self._interpreter.get_input_details()[0]
+        outputs = {d["name"]: d["index"] for d in self._interpreter.get_output_details()}
+        if set(outputs) != set(OUTPUTS) or image["dtype"] != np.uint8:
+            raise ValueError(
+                f"{path}: expected a uint8 image to {', '.join(OUTPUTS)}; "
+                f"received: {image['dtype'].__name__} to {', '.join(sorted(outputs))}"
+            )
+        self._input = image["index"]
+        self._outputs = [outputs[name] for name in OUTPUTS]
+        self.image_shape = tuple(int(size) for size in image["shape"][1:])
+
+    def predict_on_batch(self, images):
+        """Detections, as NumPy arrays, of images (B, H, W, 3), uint8 or float 0 to 255."""
+        rows = []
+        for image in np.clip(np.rint(images), 0, 255).astype("uint8"):
+            self._interpreter.set_tensor(self._input, image[None])
+            self._interpreter.invoke()
+            rows.append([self._interpreter.get_tensor(index) for index in self._outputs])
+        boxes, labels, scores, count = (np.concatenate(column) for column in zip(*rows))
+        filled = np.arange(scores.shape[1]) < count[:, None]
+        return {
+            "boxes": boxes,
+            "scores": scores,
+            "labels": np.where(filled, labels, -1).astype("int32"),
+            "count": count.astype("int32"),
+        }
+
+
+def _interpreter(content, num_threads=None):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:  # The package is optional; TensorFlow has an older copy.
+        Interpreter = tf.lite.Interpreter
+    with _quiet():
+        interpreter = Interpreter(model_content=content, num_threads=num_threads)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+# --- Conversion --------------------------------------------------------------------------
 
 
 def _convert_network(network, precision, calibration_images):
-    """The network as a flatbuffer object, batch 1, uint8 in, float32 out."""
-    shape = (1, *network.input_shape[1:])
-    # The integer converter wants a float input, which it replaces by its own.
+    """The .tflite bytes from an image to "offsets" (1, A, 4) and "logits" (1, A, C + 1)."""
+    network = _in_float32(network)
+    # The int8 converter wants a float input and makes it uint8 by itself.
     dtype = tf.float32 if precision == "int8" else tf.uint8
     archive = keras.export.ExportArchive()
     archive.track(network)
     archive.add_endpoint(
-        name="serve",
-        fn=lambda images: network(tf.cast(images, tf.float32), training=False),
-        input_signature=[tf.TensorSpec(shape, dtype, name="images")],
+        "serve",
+        lambda images: network(tf.cast(images, tf.float32), training=False),
+        input_signature=[tf.TensorSpec((1, *network.input_shape[1:]), dtype, name="images")],
     )
     with tempfile.TemporaryDirectory() as folder:
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if precision == "float16":
+        if precision != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         elif precision == "int8":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: _calibration(calibration_images)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = tf.uint8
-            converter.representative_dataset = lambda: _calibration(calibration_images)
-        return schema.ModelT.InitFromPackedBuf(converter.convert(), 0)
+        return converter.convert()
+
+
+def _in_float32(network):
+    """The network itself, or a copy in float32 of one that computes in lower precision."""
+    if all(layer.compute_dtype == "float32" for layer in network.layers):
+        return network
+    copy = keras.models.clone_model(
+        network,
+        clone_function=lambda layer: layer.from_config({**layer.get_config(), "dtype": "float32"}),
+    )
+    copy.set_weights(network.get_weights())
+    return copy
 
 
 def _calibration(images):
-    # Black and white: the input then has a scale of exactly 1, and no picture is clipped.
-    for value in (0.0, 255.0):
-        yield [np.full((1, *images.shape[1:]), value, np.float32)]
-    for image in images:
-        yield [image[None].astype(np.float32)]
+    for image in images.astype("float32"):
+        # The input's range must be exactly 0 to 255, for its integers to be the pixels.
+        image[0, 0], image[-1, -1] = 0.0, 255.0
+        yield [image[None]]
 
 
 def _convert_decoding(model):
-    """Decoding and suppression of `model.detector` as a flatbuffer object of built-in operators."""
+    """The .tflite bytes of what `model.detector` does behind the network, in float32.
+
+    Inputs "offsets" and "logits"; outputs as in `export_litert`, but named Identity, Identity_1, …
+    """
     num_boxes, num_classes = len(model.default_boxes), model.num_classes
     candidates = min(model.pre_nms_candidates, num_boxes * num_classes)
     max_detections = min(model.max_detections, candidates)
+    side = math.ceil(math.sqrt(num_classes))
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((1, num_boxes, 4), name="offsets"),
-            tf.TensorSpec((1, num_boxes, num_classes + 1), name="logits"),
-        ]
-    )
+    @tf.function(autograph=False)
     def decode(offsets, logits):
         boxes, scores = model.decode({"offsets": offsets, "logits": logits})
-        scores, index = tf.math.top_k(tf.reshape(scores, (-1,)), candidates)
-        labels = tf.cast(index % num_classes, tf.float32)
-        boxes = tf.gather(tf.reshape(boxes, (-1, 4)), index // num_classes)
-        # Each class on a plane of its own: boxes of different classes never overlap.
+        scores, index = tf.math.top_k(tf.reshape(scores, [-1]), candidates)
+        labels = index % num_classes
+        boxes = tf.gather(boxes[0], index // num_classes)
+        # Every class has its own unit square of a chessboard: no overlap between classes.
+        square = tf.cast(tf.stack([labels // side, labels % side], axis=-1), tf.float32)
         kept, count = tf.raw_ops.NonMaxSuppressionV4(
-            boxes=boxes + 2.0 * labels[:, None],
-            scores=scores,
+            boxes=boxes + tf.concat([square, square], axis=-1),
+            # Ranks in place of scores, so that equal scores keep their order.
+            scores=tf.where(
+                scores > model.score_threshold, tf.range(candidates, 0, -1, dtype="float32"), 0.0
+            ),
             max_output_size=max_detections,
             iou_threshold=model.iou_threshold,
-            score_threshold=model.score_threshold,
+            score_threshold=0.0,
             pad_to_max_output_size=True,
         )
         filled = tf.cast(tf.range(max_detections) < count, tf.float32)
-        return {
-            "location": (tf.gather(boxes, kept) * filled[:, None])[None],
-            "category": (tf.gather(labels, kept) * filled)[None],
-            "score": (tf.gather(scores, kept) * filled)[None],
-            "number of detections": tf.cast(count, tf.float32)[None],
-        }
-
-    module = tf.Module()
-    module.decode = decode
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={"serve": decode})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        return schema.ModelT.InitFromPackedBuf(converter.convert(), 0)
-
-
-def _join(network, tail):
-    """Appends the graph of `tail` to that of `network`, wired by the names of their signatures."""
-    graph, tail_graph = network.subgraphs[0], tail.subgraphs[0]
-    signature, tail_signature = network.signatureDefs[0], tail.signatureDefs[0]
-    wires = {tensor.name: tensor.tensorIndex for tensor in signature.outputs}
-    position = {tensor.tensorIndex: wires[tensor.name] for tensor in tail_signature.inputs}
-    for i, tensor in enumerate(tail_graph.tensors):
-        if i not in position:
-            position[i] = len(graph.tensors)
-            tensor.buffer += len(network.buffers)
-            tensor.name = b"decoding/" + tensor.name
-            graph.tensors.append(tensor)
-    for operator in tail_graph.operators:
-        operator.opcodeIndex += len(network.operatorCodes)
-        # -1 stands for an input left out.
-        operator.inputs = [position.get(i, -1) for i in operator.inputs]
-        operator.outputs = [position[i] for i in operator.outputs]
-        graph.operators.append(operator)
-    network.buffers += tail.buffers
-    network.operatorCodes += tail.operatorCodes
-
-    outputs = {tensor.name.decode(): tensor for tensor in tail_signature.outputs}
-    signature.outputs = [outputs[name] for name in OUTPUTS]
-    for tensor in signature.outputs:
-        tensor.tensorIndex = position[tensor.tensorIndex]
-        graph.tensors[tensor.tensorIndex].name = tensor.name
-    graph.outputs = [tensor.tensorIndex for tensor in signature.outputs]
-    return network
-
-
-def _add_metadata(model, data):
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(data, np.uint8)
-    entry = schema.MetadataT()
-    entry.name = mediapipe_metadata.NAME
-    entry.buffer = len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
-
-
-def operators(path):
-    """Names of the operators of a .tflite file, custom ones as CUSTOM:name."""
-    model = schema.ModelT.InitFromPackedBuf(pathlib.Path(path).read_bytes(), 0)
-    names = {
-        number: name for name, number in vars(schema.BuiltinOperator).items() if name.isupper()
-    }
-    found = set()
-    for code in model.operatorCodes:
-        number = max(code.builtinCode, code.deprecatedBuiltinCode)
-        custom = code.customCode
-        found.add(f"CUSTOM:{custom.decode()}" if custom else names[number])
-    return sorted(found)
-
-
-def check_operators(path):
-    """Refuses a file that LiteRT can't run, or that holds variables instead of weights.
-
-    Raises:
-        RuntimeError: it has custom operators or reads variables.
-    """
-    wrong = [
-        name
-        for name in operators(path)
-        if name.startswith("CUSTOM") or name in ("READ_VARIABLE", "VAR_HANDLE", "ASSIGN_VARIABLE")
-    ]
-    if wrong:
-        raise RuntimeError(f"{path}: has operators that LiteRT does not run; received: {wrong}")
-
-
-def _compare(model, path, precision, images):
-    """Raises RuntimeError if the file sees other things than the model on a few pictures."""
-    if images is None:
-        shape = (2, *model.image_shape)
-        images = np.random.default_rng(0).integers(0, 256, shape)
-    images = np.asarray(images[:4]).astype(np.uint8)
-    detector = LiteRTDetector(path)
-    expected = model.predict_on_batch(images.astype(np.float32))
-    received = detector.predict_on_batch(images)
-    if not all(np.isfinite(values).all() for values in received.values()):
-        raise RuntimeError(f"{path}: gives numbers that are not finite")
-    if precision == "int8":
-        return  # its loss is measured in AP, not number by number
-    # Where scores nearly tie, order may differ; the sorted scores may not.
-    tolerance = {"float32": 1e-3, "float16": 3e-2}[precision]
-    difference = float(np.abs(expected["scores"] - received["scores"]).max())
-    if difference > tolerance:
-        raise RuntimeError(
-            f"{path}: scores differ from the model's by {difference:.4f}, more than {tolerance}"
+        return (
+            (tf.gather(boxes, kept) * filled[:, None])[None],
+            (tf.cast(tf.gather(labels, kept), tf.float32) * filled)[None],
+            (tf.gather(scores, kept) * filled)[None],
+            tf.cast(count, tf.float32)[None],
         )
 
+    function = decode.get_concrete_function(
+        tf.TensorSpec((1, num_boxes, 4), tf.float32, name="offsets"),
+        tf.TensorSpec((1, num_boxes, num_classes + 1), tf.float32, name="logits"),
+    )
+    return tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
 
-class LiteRTDetector:
-    """Runs a .tflite file written by `export_litert`.
+
+@contextlib.contextmanager
+def _quiet():
+    """Silences the converter and the interpreter, which print from C++."""
+    streams = (sys.stdout, sys.stderr)
+    copies = [os.dup(number) for number in (1, 2)]
+    with open(os.devnull, "w") as nothing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for stream, number in zip(streams, (1, 2)):
+            stream.flush()
+            os.dup2(nothing.fileno(), number)
+        try:
+            yield
+        finally:
+            for stream, number, copy in zip(streams, (1, 2), copies):
+                stream.flush()
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+# --- Joining -----------------------------------------------------------------------------
+
+
+def _join(network, decoding, name):
+    """The .tflite bytes of the network with its outputs fed to the decoding, and metadata.
 
     Args:
-        path: of the file.
-        num_threads: of the interpreter.
-
-    Attributes: `class_names`, and `image_shape` (H, W, 3).
-
-    Raises:
-        ValueError: the file can't be read, or is another kind of model.
+        network, decoding: .tflite bytes from `_convert_network` and `_convert_decoding`.
+        name: of the model.
     """
+    joined = schema.ModelT.InitFromPackedBuf(network)
+    tail = schema.ModelT.InitFromPackedBuf(decoding)
+    graph, tail_graph = joined.subgraphs[0], tail.subgraphs[0]
+    signature = joined.signatureDefs[0]
 
-    def __init__(self, path, num_threads=None):
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:  # an optional package; TensorFlow has an older copy of the same
-            Interpreter = tf.lite.Interpreter
-        self.class_names = mediapipe_metadata.read_labels(path)
-        try:
-            self._interpreter = Interpreter(str(path), num_threads=num_threads)
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path}: not a model that LiteRT can run: {reason}") from None
-        self._input = self._interpreter.get_input_details()[0]
-        self._outputs = {d["name"]: d["index"] for d in self._interpreter.get_output_details()}
-        if set(self._outputs) != set(OUTPUTS):
-            raise ValueError(
-                f"{path}: a detector has the outputs {OUTPUTS}; received: {sorted(self._outputs)}"
-            )
-        self.image_shape = tuple(int(side) for side in self._input["shape"][1:])
+    # From the tail's tensors to those of the joined graph; -1 is an optional input left out.
+    position = {-1: -1}
+    network_outputs = {output.name: output.tensorIndex for output in signature.outputs}
+    for index in tail_graph.inputs:
+        position[index] = network_outputs[tail_graph.tensors[index].name]
+    for index, tensor in enumerate(tail_graph.tensors):
+        if index not in position:
+            position[index] = len(graph.tensors)
+            tensor.buffer += len(joined.buffers)
+            graph.tensors.append(tensor)
+    for operator in tail_graph.operators:
+        operator.opcodeIndex += len(joined.operatorCodes)
+        operator.inputs = [position[index] for index in operator.inputs]
+        operator.outputs = [position[index] for index in operator.outputs]
+        graph.operators.append(operator)
+    joined.operatorCodes += tail.operatorCodes
+    joined.buffers += tail.buffers
 
-    def predict_on_batch(self, images):
-        """Detections of images (B, H, W, 3), RGB, 0 to 255."""
-        found = {"boxes": [], "scores": [], "labels": [], "count": []}
-        for image in np.clip(np.round(images), 0, 255).astype(np.uint8):
-            self._interpreter.set_tensor(self._input["index"], image[None])
-            self._interpreter.invoke()
-            boxes, labels, scores, count = (
-                self._interpreter.get_tensor(self._outputs[name])[0] for name in OUTPUTS
+    found = {tail_graph.tensors[index].name: position[index] for index in tail_graph.outputs}
+    graph.outputs = [
+        found[name] for name in (b"Identity", b"Identity_1", b"Identity_2", b"Identity_3")
+    ]
+    signature.outputs = []
+    for index, name_of_output in zip(graph.outputs, OUTPUTS):
+        graph.tensors[index].name = name_of_output
+        signature.outputs.append(schema.TensorMapT(name_of_output, index))
+
+    metadata = np.frombuffer(mediapipe_metadata.detector_metadata(name), "uint8")
+    joined.metadata = [schema.MetadataT(mediapipe_metadata.BUFFER_NAME, len(joined.buffers))]
+    joined.buffers.append(schema.BufferT(metadata))
+    for buffer in joined.buffers:
+        buffer.__class__ = _AlignedBuffer
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(joined.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer at a multiple of 16 bytes: the schema wants it, the generated code forgets it."""
+
+    def Pack(self, builder):
+        if self.data is not None:
+            builder.Prep(16, len(self.data))
+        return super().Pack(builder)
+
+
+# --- Checks ------------------------------------------------------------------------------
+
+
+def check_operators(path, content):
+    """Raises RuntimeError unless all operators of a .tflite file's bytes are built in.
+
+    Operators on variables are refused as well: some ways of conversion lose their values.
+    """
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items()}
+    for code in schema.ModelT.InitFromPackedBuf(content).operatorCodes:
+        name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if name in ("CUSTOM", "READ_VARIABLE", "VAR_HANDLE"):
+            custom = (code.customCode or b"").decode()
+            raise RuntimeError(
+                f"{path}: operators must be built in and without variables; "
+                f"received: {' '.join([name, custom]).strip()}"
             )
-            filled = np.arange(len(scores)) < count
-            found["boxes"].append(boxes)
-            found["scores"].append(scores)
-            found["labels"].append(np.where(filled, labels, -1).astype(np.int32))
-            found["count"].append(np.int32(count))
-        return {name: np.stack(values) for name, values in found.items()}
+
+
+def _check_network(path, content, network, precision, images):
+    """Raises RuntimeError if the converted network's numbers are not those of Keras."""
+    tolerance = {"float32": 1e-3, "float16": 0.05, "int8": math.inf}[precision]
+    found = _interpreter(content).get_signature_runner()(images=images)
+    for name, expected in network.predict_on_batch(images.astype("float32")).items():
+        error = np.sqrt(np.mean((found[name] - expected) ** 2) / np.mean(expected**2))
+        # Written so that NaN is refused.
+        if not error < tolerance:
+            raise RuntimeError(
+                f"{path}: {name} must be the model's within {tolerance:.1%}; received: {error:.2%}"
+            )
+
+
+def _check_detections(path, model, precision, images):
+    """Raises RuntimeError if the file's detections are not those of `model.detector`."""
+    tolerance = {"float32": 1e-3, "float16": 0.05, "int8": math.inf}[precision]
+    found = LiteRTDetector(path).predict_on_batch(images)
+    # The sorted scores, as rounding lets boxes of nearly equal scores change places.
+    error = np.abs(found["scores"] - model.predict_on_batch(images)["scores"]).max()
+    if not error < tolerance or not np.isfinite(found["boxes"]).all():
+        raise RuntimeError(
+            f"{path}: scores must be the model's within {tolerance}; received: {error:.4f} off"
+        )
