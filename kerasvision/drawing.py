@@ -1,114 +1,209 @@
 """Boxes on pictures, sheets of pictures, and curves."""
 
+import pathlib
+
 import cv2
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito's colours, made for the colour-blind, and lighter and darker ones for more classes.
+# Colours that the colour-blind can tell apart: Okabe and Ito's seven, and three of Paul Tol's.
 PALETTE = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
-    (204, 121, 167), (255, 255, 255), (140, 86, 75), (170, 255, 195), (128, 0, 128), (120, 120, 120),
-)  # fmt: skip
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+    (86, 180, 233),  # sky blue
+    (230, 159, 0),  # orange
+    (0, 158, 115),  # bluish green
+    (204, 121, 167),  # reddish purple
+    (213, 94, 0),  # vermillion
+    (0, 114, 178),  # blue
+    (240, 228, 66),  # yellow
+    (136, 34, 85),  # wine
+    (221, 221, 221),  # pale grey
+    (51, 34, 136),  # indigo
+)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+MIN_FONT_SIZE = 9  # in pixels; smaller text can't be read
 
 
 def color_of(label):
-    """RGB colour of a class, always the same."""
-    return PALETTE[label % len(PALETTE)]
+    """RGB colour of a class: from the palette, then from it made lighter, then darker, and again."""
+    color = np.array(PALETTE[label % len(PALETTE)])
+    shade = (color, (color + WHITE) // 2, color * 2 // 3)[label // len(PALETTE) % 3]
+    return tuple(shade.tolist())
+
+
+def render_text(text, size, color, background):
+    """One line of text, (H, W, 3) uint8, with a margin left and right; `size` is in pixels."""
+    # OpenCV's own letters are ASCII only; this font comes with matplotlib.
+    path = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = ImageFont.truetype(str(path), size)
+    margin = round(size / 4)
+    width = round(font.getlength(text)) + 2 * margin
+    picture = Image.new("RGB", (width, sum(font.getmetrics())), background)
+    ImageDraw.Draw(picture).text((margin, 0), text, fill=color, font=font)
+    return np.asarray(picture)
 
 
 def draw_boxes(image, boxes, labels, class_names, scores=None):
     """Draws boxes with class names, and scores if given.
 
+    Width of lines and size of text go with the size of the picture. A tag stands above its box,
+    or below or in it where the picture ends or another tag is; better-scored boxes come first.
+    A picture too small for text that can be read gets the boxes alone.
+
     Args:
-        image: (H, W, 3) RGB, 0 to 255; it stays as it is.
-        boxes: (N, 4) (ymin, xmin, ymax, xmax) divided by the image's height and width.
-        labels: (N,) indices into `class_names`; negative ones are not drawn.
+        image: (H, W, 3) RGB, uint8 or float, 0 to 255; it stays as it is.
+        boxes: (N, 4) (ymin, xmin, ymax, xmax) divided by the image's height and width. They are
+            clipped to the picture; what is then empty, and what is not finite, is not drawn.
+        labels: (N,) indices into `class_names`; -1 is padding, not drawn.
         class_names: list of names.
         scores: optional (N,).
 
     Returns:
         (H, W, 3) uint8.
+
+    Raises:
+        ValueError: the image is not RGB, or a label has no name.
     """
-    drawn = np.ascontiguousarray(np.clip(image, 0, 255), dtype=np.uint8).copy()
-    height, width = drawn.shape[:2]
-    thickness = max(1, round(min(height, width) / 250))
-    font_scale = max(0.35, min(height, width) / 900)
-    boxes = np.clip(np.asarray(boxes, "float64").reshape(-1, 4), 0.0, 1.0)
-    labels = np.asarray(labels).reshape(-1)
-    # The best last, so that it is on top.
-    order = range(len(labels)) if scores is None else np.argsort(scores)
-    for i in order:
-        if labels[i] < 0:
-            continue
-        color = color_of(int(labels[i]))
-        ymin, xmin, ymax, xmax = (boxes[i] * [height, width, height, width]).round().astype(int)
-        ymax, xmax = min(ymax, height - 1), min(xmax, width - 1)
-        cv2.rectangle(drawn, (xmin, ymin), (xmax, ymax), color, thickness)
-        text = class_names[int(labels[i])]
-        if scores is not None:
-            text += f" {scores[i]:.2f}"
-        (text_width, text_height), base = cv2.getTextSize(text, FONT, font_scale, 1)
-        # The tag sits on the box, or inside it where the picture ends.
-        tag_height = text_height + base + 2
-        top = ymin - tag_height if ymin >= tag_height else min(ymin, max(0, height - tag_height))
-        left = max(0, min(xmin, width - text_width - 4))
-        cv2.rectangle(drawn, (left, top), (left + text_width + 3, top + tag_height), color, -1)
-        dark_text = sum(color) > 330
-        cv2.putText(
-            drawn,
-            text,
-            (left + 2, top + text_height + 1),
-            FONT,
-            font_scale,
-            (0, 0, 0) if dark_text else (255, 255, 255),
-            1,
-            cv2.LINE_AA,
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image: must have shape (height, width, 3); received: {image.shape}")
+    labels = np.asarray(labels, "int64").reshape(-1)
+    if labels.size and labels.max() >= len(class_names):
+        raise ValueError(
+            f"labels: must be below {len(class_names)}, the number of class names; "
+            f"received: {labels.max()}"
         )
+    if image.dtype == np.uint8:
+        drawn = image.copy()
+    else:
+        drawn = np.clip(np.rint(image), 0, 255).astype("uint8")
+    height, width = drawn.shape[:2]
+    boxes = np.clip(np.asarray(boxes, "float64").reshape(-1, 4), 0.0, 1.0)
+    visible = (labels >= 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    order = np.arange(len(labels)) if scores is None else np.argsort(-np.asarray(scores))
+    order = order[visible[order]]  # the best first
+    # The box in pixels: its first row and column, and those just behind it; at least one pixel.
+    scaled = boxes[order] * [height, width, height, width]
+    starts = np.minimum(np.rint(scaled[:, :2]), [height - 1, width - 1]).astype(int)
+    ends = np.maximum(np.rint(scaled[:, 2:]).astype(int), starts + 1)
+    side = (height * width) ** 0.5
+    thickness = max(1, round(side / 180))
+    font_size = max(MIN_FONT_SIZE + 2, round(side / 32))
+
+    # The best box is drawn last, on top of the others.
+    for i, (top, left), (bottom, right) in zip(order[::-1], starts[::-1], ends[::-1]):
+        view = drawn[top:bottom, left:right]
+        view[:thickness] = view[-thickness:] = color_of(labels[i])
+        view[:, :thickness] = view[:, -thickness:] = color_of(labels[i])
+
+    tags = []
+    for i, (top, left), (bottom, right) in zip(order, starts, ends):
+        color = color_of(labels[i])
+        text_color = BLACK if np.dot(color, (0.299, 0.587, 0.114)) > 120 else WHITE
+        text = class_names[labels[i]] + ("" if scores is None else f" {scores[i]:.2f}")
+        for size in range(font_size, MIN_FONT_SIZE - 1, -1):
+            tag = render_text(text, size, text_color, color)
+            tag_height, tag_width = tag.shape[:2]
+            if tag_width <= width and 2 * tag_height <= height:
+                break
+        else:
+            continue
+        above, below, inside = top - tag_height, bottom, top
+        # A tag in a small box would hide the object.
+        is_small = bottom - top < 4 * tag_height
+        places = [
+            (y, min(left, width - tag_width))
+            for y in ([above, below, inside] if is_small else [above, inside, below])
+            if 0 <= y <= height - tag_height
+        ]
+        free = [
+            (y, x)
+            for y, x in places
+            if not any(
+                y < other_y + other.shape[0]
+                and other_y < y + tag_height
+                and x < other_x + other.shape[1]
+                and other_x < x + tag_width
+                for other_y, other_x, other in tags
+            )
+        ]
+        y, x = (free or places)[0]
+        tags.append((y, x, tag))
+    for y, x, tag in reversed(tags):
+        drawn[y : y + tag.shape[0], x : x + tag.shape[1]] = tag
     return drawn
 
 
-def contact_sheet(rows, path, titles, groups=2, cell=320, margin=6):
-    """Saves pictures that belong together side by side, several such groups in a row.
+def contact_sheet(rows, path, titles, groups=2, cell=400, margin=8):
+    """Lays pictures that belong together side by side, several such groups in a row.
+
+    All columns are as wide as the widest scaled picture, a row is as high as its highest one, and
+    a picture stands in the middle of its cell. Titles stand above the columns. Between groups the
+    margin is twice as wide.
 
     Args:
-        rows: list of tuples of pictures (H, W, 3), RGB uint8, of any size.
-        path: of the PNG.
-        titles: a title for each picture of a tuple.
-        groups: tuples in a row of the sheet.
+        rows: list of groups: tuples of one picture a title, (H, W, 3) RGB uint8, of any size.
+            Larger ones are scaled down to `cell`; smaller ones are enlarged by whole factors,
+            which keeps lines and text crisp.
+        path: of the PNG, or None to save nothing.
+        titles: names of the pictures of a group.
+        groups: number of groups in a row of the sheet, if there are as many.
         cell: largest side of a picture on the sheet, in pixels.
-        margin: between the pictures, in pixels.
+        margin: around each picture, in pixels.
 
     Returns:
         The sheet, (H, W, 3) uint8.
+
+    Raises:
+        ValueError: a group has not one picture a title.
+        OSError: the file can't be written.
     """
-    title_height = 28
-    columns = groups * len(titles)
-    lines = -(-len(rows) // groups)
+    scaled = []
+    for pictures in rows:
+        if len(pictures) != len(titles):
+            raise ValueError(
+                f"rows: a group must have {len(titles)} pictures, one a title; "
+                f"received: {len(pictures)}"
+            )
+        for picture in pictures:
+            height, width = picture.shape[:2]
+            scale = cell / max(height, width)
+            scale = scale if scale < 1 else int(scale)
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+            scaled.append(cv2.resize(picture, size, interpolation=way))
+    columns = len(titles) * min(groups, max(1, len(rows)))
+    lines = [scaled[start : start + columns] for start in range(0, len(scaled), columns)]
+
+    cell_width = max((picture.shape[1] for picture in scaled), default=cell)
+    lefts = [
+        margin + column * (cell_width + margin) + column // len(titles) * margin
+        for column in range(columns)
+    ]
+    title_height = 32
+    heights = [max(picture.shape[0] for picture in line) for line in lines]
     sheet = np.full(
         (
-            title_height + lines * (cell + margin) + margin,
-            columns * (cell + margin) + margin,
+            title_height + sum(heights) + margin * max(1, len(lines)),
+            lefts[-1] + cell_width + margin,
             3,
         ),
         255,
-        np.uint8,
+        "uint8",
     )
-    for column in range(columns):
-        left = margin + column * (cell + margin)
-        title = titles[column % len(titles)]
-        cv2.putText(sheet, title, (left, 20), FONT, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
-    for i, pictures in enumerate(rows):
-        for j, picture in enumerate(pictures):
-            scale = cell / max(picture.shape[:2])
-            size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
-            shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            picture = cv2.resize(picture, size, interpolation=shrink)
-            top = title_height + margin + (i // groups) * (cell + margin)
-            left = margin + ((i % groups) * len(titles) + j) * (cell + margin)
-            sheet[top : top + size[1], left : left + size[0]] = picture
-    if not cv2.imwrite(str(path), sheet[:, :, ::-1]):
-        raise OSError(f"{path}: the picture can't be written")
+    for column, left in enumerate(lefts):
+        text = render_text(titles[column % len(titles)], 18, BLACK, WHITE)[:, :cell_width]
+        sheet[4 : 4 + text.shape[0], left : left + text.shape[1]] = text
+    top = title_height
+    for line, line_height in zip(lines, heights):
+        for left, picture in zip(lefts, line):
+            height, width = picture.shape[:2]
+            y, x = top + (line_height - height) // 2, left + (cell_width - width) // 2
+            sheet[y : y + height, x : x + width] = picture
+        top += line_height + margin
+    if path is not None and not cv2.imwrite(str(path), sheet[:, :, ::-1]):
+        raise OSError(f"{path}: must be a file that can be written")
     return sheet
 
 
@@ -116,20 +211,49 @@ def plot_history(history, path):
     """Saves the curves of a training: the losses, and beside them AP over the epochs.
 
     Args:
-        history: dict of name to one value an epoch; None where an epoch has none. Names with
-            "loss" go to the left, those with "AP" to the right.
+        history: dict of name to one value an epoch, None where an epoch has none. Names that end
+            in "loss" go to the left, those with "AP" to the right, others nowhere. A name with
+            "val_" gets the colour of its counterpart without, dashed.
         path: of the PNG.
     """
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    for axes, part, label in zip(figure.subplots(1, 2), ("loss", "AP"), ("loss", "AP (COCO)")):
-        for name, values in history.items():
-            points = [(i + 1, value) for i, value in enumerate(values) if value is not None]
-            if part in name and points:
-                axes.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
+    panels = {
+        "loss": sorted((name for name in history if name.endswith("loss")), key=len),
+        "average precision": [name for name in history if "AP" in name],
+    }
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(1, 2, sharex=True), panels.items()):
+        colors = {}
+        for name in names:
+            points = [
+                (epoch, value)
+                for epoch, value in enumerate(history[name], start=1)
+                if value is not None
+            ]
+            if not points:
+                continue
+            base = name.removeprefix("val_")
+            color = colors.setdefault(base, PALETTE[len(colors) % len(PALETTE)])
+            label = name.replace("_", " ")
+            if title != "loss":
+                epoch, best = max(points, key=lambda point: point[1])
+                label = f"{label}: best {best:.3f} in epoch {epoch}"
+            axes.plot(
+                *zip(*points),
+                color=np.array(color) / 255,
+                linestyle="--" if title == "loss" and base != name else "-",
+                linewidth=2,
+                marker="o" if len(points) <= 40 else None,
+                markersize=4,
+                label=label,
+            )
+        axes.set_title(title)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
-            axes.legend()
-    figure.axes[1].set_ylim(0, 1)
+            axes.legend(frameon=False)
+            if axes.dataLim.y0 >= 0:
+                axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1)
     figure.savefig(path, dpi=110)

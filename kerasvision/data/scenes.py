@@ -24,6 +24,7 @@ MIN_VISIBLE = 0.7  # of an object's silhouette
 MAX_OBJECTS = 4
 EMPTY = 0.05  # part of the pictures without an object
 MAX_ROTATION = 18.0  # degrees
+BACKDROP_BLUR = (1.0, 4.0)  # sigma in pixels of a 256-pixel picture
 MAX_BLUR = 1.1  # sigma in pixels of a 256-pixel picture
 MAX_NOISE = 9.0  # sigma of 255
 MIN_CONTRAST = 110.0  # distance of an object's colour from what is behind it, of 441
@@ -141,6 +142,10 @@ def draw_scene(seed, size=256):
     canvas = _background(rng, size)
     for _ in range(rng.integers(0, 5)):
         _draw_distractor(rng, canvas)
+    # Behind the focus: blurred, and paler.
+    focus = rng.uniform(*BACKDROP_BLUR) * size / 256
+    canvas = cv2.GaussianBlur(canvas, (0, 0), focus)
+    canvas += (canvas.mean((0, 1)) - canvas) * np.float32(rng.uniform(0.2, 0.6))
     depth = np.full((size, size), BACKDROP_DEPTH, np.float32)
     depth -= np.linspace(0, rng.uniform(0, 1.5), size, dtype=np.float32)[:, None]
 
@@ -329,7 +334,7 @@ def _noise(rng, shape, cells, channels=1):
 
 def _texture(rng, shape, color):
     """(H, W, 3) float32 of one of several materials around a colour."""
-    kind = rng.integers(6)
+    kind = max(0, rng.integers(-4, 6))  # half of the things are plain
     second = np.minimum(color * rng.uniform(0.6, 0.85) + rng.uniform(0, 40), 255)
     if kind == 0:
         mix = np.zeros(shape, np.float32)

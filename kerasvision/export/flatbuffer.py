@@ -86,6 +86,16 @@ def tensor_numbers(model):
     )
 
 
+def order_outputs(model, names):
+    """Gives the outputs of a `ModelT` this order, and their tensors the names they have."""
+    _, numbers = tensor_numbers(model)
+    (subgraph,), (signature,) = model.subgraphs, model.signatureDefs
+    subgraph.outputs = [numbers[name] for name in names]
+    signature.outputs.sort(key=lambda tensor: names.index(tensor.name.decode()))
+    for name in names:
+        subgraph.tensors[numbers[name]].name = name
+
+
 def join(head, tail):
     """One `ModelT` that runs `tail` on the outputs of `head`.
 

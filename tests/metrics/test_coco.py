@@ -5,6 +5,8 @@ import json
 import pathlib
 
 import numpy as np
+import pycocotools.coco
+import pycocotools.cocoeval
 import pytest
 
 from kerasvision.metrics.coco import NAMES, coco_metrics, coco_results, format_table
@@ -73,10 +75,7 @@ def _random_case(seed):
 
 def _pycocotools(truth, results):
     """The twelve numbers, and AP and AP50 by category id; -1 where there is nothing to find."""
-    coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip(
-        "pycocotools.cocoeval"
-    )
-    ground_truth, found = coco.COCO(), coco.COCO()
+    ground_truth, found = pycocotools.coco.COCO(), pycocotools.coco.COCO()
     with contextlib.redirect_stdout(io.StringIO()):
         for api, rows in ((ground_truth, truth["annotations"]), (found, results)):
             api.dataset = copy.deepcopy({**truth, "annotations": rows})
@@ -84,7 +83,7 @@ def _pycocotools(truth, results):
                 row.update(id=i + 1, iscrowd=row.get("iscrowd", 0))
                 row["area"] = row.get("area", row["bbox"][2] * row["bbox"][3])
             api.createIndex()
-        evaluation = cocoeval.COCOeval(ground_truth, found, "bbox")
+        evaluation = pycocotools.cocoeval.COCOeval(ground_truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
