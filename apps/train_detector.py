@@ -27,12 +27,14 @@ flags.DEFINE_string("val_split", "val", "Split that is evaluated during training
 flags.DEFINE_string(
     "test_split", None, "Split of the final metrics and pictures. Default: --val_split."
 )
-flags.DEFINE_enum("model", "ssdlite", ["ssdlite", "ssd300", "ssd512"], "Which detector.")
-flags.DEFINE_integer("image_size", 320, "Side of the input in pixels (ssdlite only).")
-flags.DEFINE_float("width_multiplier", 1.0, "Factor on the number of channels (ssdlite only).")
+flags.DEFINE_enum(
+    "model", "ssdlite", ["ssdlite", "ssd_resnet18", "ssd300", "ssd512"], "Which detector."
+)
+flags.DEFINE_integer("image_size", 320, "Side of the input in pixels; ssd300 and ssd512 have theirs.")
+flags.DEFINE_float("width_multiplier", 1.0, "Factor on the channels (not of ssd300, ssd512).")
 flags.DEFINE_integer("first_stride", 16, "8 adds a map for small objects (ssdlite only).")
-flags.DEFINE_float("min_scale", 0.2, "Side of the smallest default boxes (ssdlite only).")
-flags.DEFINE_float("max_scale", 0.95, "Side of the largest default boxes (ssdlite only).")
+flags.DEFINE_float("min_scale", 0.2, "Side of the smallest default boxes (not of ssd300, ssd512).")
+flags.DEFINE_float("max_scale", 0.95, "Side of the largest default boxes (not of ssd300, ssd512).")
 flags.DEFINE_string(
     "backbone_weights",
     None,
@@ -55,7 +57,7 @@ flags.DEFINE_list(
 )
 
 # Disk that a run may take: two models with optimizer state, exports, pictures, logs.
-SPACE_NEEDED = {"ssdlite": 150e6, "ssd300": 800e6, "ssd512": 800e6}
+SPACE_NEEDED = {"ssdlite": 150e6, "ssd_resnet18": 300e6, "ssd300": 800e6, "ssd512": 800e6}
 
 
 def build_model(config, class_names):
@@ -70,6 +72,15 @@ def build_model(config, class_names):
             class_names=class_names,
             width_multiplier=config.width_multiplier,
             first_stride=config.first_stride,
+            min_scale=config.min_scale,
+            max_scale=config.max_scale,
+        )
+    if config.model == "ssd_resnet18":
+        return ssd.ssd_resnet18(
+            len(class_names),
+            image_shape=(config.image_size, config.image_size, 3),
+            class_names=class_names,
+            width=round(64 * config.width_multiplier),
             min_scale=config.min_scale,
             max_scale=config.max_scale,
         )

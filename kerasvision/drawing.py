@@ -26,10 +26,15 @@ MIN_FONT_SIZE = 9  # in pixels; smaller text can't be read
 
 
 def color_of(label):
-    """RGB colour of a class: from the palette, then from it made lighter, then darker, and again."""
+    """RGB colour of a class: from the palette, then lighter ones, then darker ones, and again."""
     color = np.array(PALETTE[label % len(PALETTE)])
     shade = (color, (color + WHITE) // 2, color * 2 // 3)[label // len(PALETTE) % 3]
     return tuple(shade.tolist())
+
+
+def contrast_of(color):
+    """Black or white, whichever is seen better on `color`."""
+    return BLACK if np.dot(color, (0.299, 0.587, 0.114)) > 120 else WHITE
 
 
 def render_text(text, size, color, background):
@@ -93,19 +98,23 @@ def draw_boxes(image, boxes, labels, class_names, scores=None):
 
     # The best box is drawn last, on top of the others.
     for i, (top, left), (bottom, right) in zip(order[::-1], starts[::-1], ends[::-1]):
+        color = color_of(labels[i])
+        # A thin contour around the line shows the box on a ground of its own colour.
+        if thickness > 2:
+            view = drawn[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1]
+            view[:1] = view[-1:] = view[:, :1] = view[:, -1:] = contrast_of(color)
         view = drawn[top:bottom, left:right]
-        view[:thickness] = view[-thickness:] = color_of(labels[i])
-        view[:, :thickness] = view[:, -thickness:] = color_of(labels[i])
+        view[:thickness] = view[-thickness:] = color
+        view[:, :thickness] = view[:, -thickness:] = color
 
     tags = []
     for i, (top, left), (bottom, right) in zip(order, starts, ends):
         color = color_of(labels[i])
-        text_color = BLACK if np.dot(color, (0.299, 0.587, 0.114)) > 120 else WHITE
         text = class_names[labels[i]] + ("" if scores is None else f" {scores[i]:.2f}")
         for size in range(font_size, MIN_FONT_SIZE - 1, -1):
-            tag = render_text(text, size, text_color, color)
+            tag = render_text(text, size, contrast_of(color), color)
             tag_height, tag_width = tag.shape[:2]
-            if tag_width <= width and 2 * tag_height <= height:
+            if tag_width <= width and 4 * tag_height <= height:
                 break
         else:
             continue
@@ -213,7 +222,7 @@ def plot_history(history, path):
     Args:
         history: dict of name to one value an epoch, None where an epoch has none. Names that end
             in "loss" go to the left, those with "AP" to the right, others nowhere. A name with
-            "val_" gets the colour of its counterpart without, dashed.
+            "val_" is drawn dashed in the colour of its counterpart without, if there is one.
         path: of the PNG.
     """
     panels = {
@@ -233,6 +242,7 @@ def plot_history(history, path):
                 continue
             base = name.removeprefix("val_")
             color = colors.setdefault(base, PALETTE[len(colors) % len(PALETTE)])
+            is_dashed = base != name and base in history
             label = name.replace("_", " ")
             if title != "loss":
                 epoch, best = max(points, key=lambda point: point[1])
@@ -240,10 +250,11 @@ def plot_history(history, path):
             axes.plot(
                 *zip(*points),
                 color=np.array(color) / 255,
-                linestyle="--" if title == "loss" and base != name else "-",
+                linestyle="--" if is_dashed else "-",
                 linewidth=2,
                 marker="o" if len(points) <= 40 else None,
                 markersize=4,
+                markerfacecolor="white" if is_dashed else None,
                 label=label,
             )
         axes.set_title(title)

@@ -1,179 +1,365 @@
-"""Detectors as LiteRT (TensorFlow Lite) files, for phones and other small devices.
+"""LiteRT (TensorFlow Lite): detectors of built-in operators only, for phones.
 
-The network is converted in the precision asked for, the post-processing always in float32, and
-the two are joined into one file. So the quantiser, which ruins class numbers and box coordinates
-that share a tensor with others, never sees the post-processing.
+The network and the decoding behind it are converted apart and joined into one file. The quantiser
+then sees the network alone; class numbers and suppression inside a quantised graph come out wrong.
 """
 
-import json
+import contextlib
+import math
+import os
 import pathlib
-import tempfile
+import sys
+import warnings
 
+import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
-from kerasvision.export import flatbuffer, mediapipe_metadata
-from kerasvision.export.litert_detector import LiteRTDetector, make_interpreter
-from kerasvision.export.postprocessing import detection_postprocessing
-from kerasvision.ops import boxes as box_ops
+from kerasvision.export import mediapipe_metadata
 
-# To the share of the model's detections that a file in this precision must find as well.
-PRECISIONS = {"float32": 0.95, "float16": 0.9, "int8": 0.5}
+PRECISIONS = ("float32", "float16", "int8")
+OUTPUTS = ("location", "category", "score", "number of detections")
 
 
 def export_litert(model, path, precision="float32", calibration_images=None):
-    """Writes a detector as a .tflite file of built-in operators, from image to detections.
+    """Writes a detector as a .tflite file that MediaPipe's ObjectDetector loads as it is.
 
-    The file takes one uint8 RGB image (1, H, W, 3) and returns "location" (1, K, 4), boxes
-    (ymin, xmin, ymax, xmax) in [0, 1]; "category" (1, K), labels; "score" (1, K), sorted; and
-    "number of detections" (1,), all float32, 0 after the last detection. It carries the metadata
-    and labels with which MediaPipe's ObjectDetector loads it as it is.
+    Input: one RGB image (1, H, W, 3) uint8. Outputs, all float32: "location" (1, K, 4), boxes
+    (ymin, xmin, ymax, xmax) in [0, 1]; "category" (1, K), class numbers from 0; "score" (1, K),
+    sorted; "number of detections" (1,), behind which all is 0. Suppression is per class, as in
+    `model.detector`. The class names are in the file.
 
     Args:
-        model: `kerasvision.detection.SSD`, or a model with its `network`, `detector`,
-            `image_shape`, `class_names` and settings of decoding.
-        path: file to write.
-        precision: "float32"; "float16": weights in half precision; "int8": weights and
-            activations in 8 bits.
-        calibration_images: real images (N, H, W, 3), RGB, 0 to 255, on which the file is
-            compared with the model. int8 needs them, 100 or more, to learn the range of every
-            tensor.
-
-    Returns:
-        dict: "bytes" of the file; "detections", of the model on at most 32 of the images with
-        scores from 0.5; "agreement", the share of them that the file finds with the same label,
-        an IoU of at least 0.9, and a score within 0.05, or None without detections.
+        model: `kerasvision.detection.SSD`.
+        path: of the file.
+        precision: "float32"; "float16" (weights of half the size); or "int8" (weights and
+            activations of a quarter, integer arithmetic).
+        calibration_images: (P, H, W, 3), 0 to 255, a hundred or so like those of the training;
+            int8 learns the range of every tensor from them.
 
     Raises:
-        ValueError: unknown precision, or int8 without images.
-        RuntimeError: the file has operators that LiteRT lacks, or disagrees with the model.
+        ValueError: an unknown precision, or int8 without images.
+        RuntimeError: the file has operators that are not built in, or computes other numbers
+            than the model.
     """
-    path = pathlib.Path(path)
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {list(PRECISIONS)}; received: {precision}")
-    if calibration_images is None or not len(calibration_images):
-        if precision == "int8":
-            raise ValueError(f"{path}: int8 needs calibration_images; received: none")
-        shape = (4, *model.image_shape)
-        calibration_images = np.random.default_rng(0).integers(0, 256, shape)
-    images = np.clip(np.round(calibration_images), 0, 255).astype("uint8")
-    if images.shape[1:] != model.image_shape:
         raise ValueError(
-            f"{path}: calibration_images must be {model.image_shape} each; received: "
-            f"{images.shape[1:]}"
+            f"precision must be one of {', '.join(PRECISIONS)}; received: {precision}"
         )
+    if calibration_images is None or len(calibration_images) == 0:
+        if precision == "int8":
+            raise ValueError("int8 needs calibration_images (P, H, W, 3); received: none")
+        calibration_images = np.random.default_rng(0).integers(0, 256, (1, *model.image_shape))
+    calibration_images = np.clip(np.rint(calibration_images), 0, 255).astype("uint8")
+    path = pathlib.Path(path)
     model = _in_float32(model)
-
-    network = _convert_network(model, precision, images)
-    if precision == "float32":
-        _check_network(network, model, images[:4], path)
-    joined = flatbuffer.join(
-        flatbuffer.read(network), flatbuffer.read(_convert_postprocessing(model))
-    )
-    flatbuffer.check_operators(joined, path)
-    flatbuffer.order_outputs(joined, ["location", "category", "score", "number of detections"])
-    mediapipe_metadata.add_metadata(
-        joined,
-        mediapipe_metadata.detector_metadata(
-            model.name, f"Detects {', '.join(model.class_names)} ({precision})."
-        ),
-    )
-    content = mediapipe_metadata.append_labels(flatbuffer.write(joined), model.class_names)
-    with tempfile.TemporaryDirectory() as folder:
-        checked = pathlib.Path(folder, path.name)
-        checked.write_bytes(content)
-        received = LiteRTDetector(checked).predict(images[:32])
-    expected = model.detector.predict_on_batch(images[:32])
-    detections, agreement = detection_agreement(expected, received)
-    # A few detections may differ for good reasons: a score at the threshold, a near tie.
-    if detections >= 10 and agreement < PRECISIONS[precision]:
-        raise RuntimeError(
-            f"{path}: must find {PRECISIONS[precision]:.0%} of what the model finds; received: "
-            f"{agreement:.0%} of {detections} detections"
-        )
-    path.write_bytes(content)
-    return {"bytes": len(content), "detections": detections, "agreement": agreement}
+    with _quiet():
+        network = _convert_network(model.network, precision, calibration_images)
+        decoding = _convert_decoding(model)
+    _check_network(path, network, model.network, precision, calibration_images[:1])
+    content = _join(network, decoding, model.name)
+    check_operators(path, content)
+    path.write_bytes(content + mediapipe_metadata.labels_archive(model.class_names))
+    _check_detections(path, model, precision, calibration_images[:1])
 
 
-def detection_agreement(expected, received, min_score=0.5):
-    """How many of the detections that score `min_score` others find too.
+class LiteRTDetector:
+    """A detector from a file that `export_litert` wrote; takes its images one after the other.
 
     Args:
-        expected, received: detection dicts of arrays of the same pictures.
+        path: of the .tflite file.
+        num_threads: of the interpreter; None: its own choice.
 
-    Returns:
-        Number of detections in `expected`, and the share of them with another one in `received`
-        of the same label, at an IoU of at least 0.9 and a score within 0.05; None without any.
+    Attributes:
+        class_names: list of str.
+        image_shape: (height, width, 3) of the images.
+
+    Raises:
+        ValueError: the file is damaged, or of another kind.
     """
-    overlaps = keras.ops.convert_to_numpy(box_ops.iou(expected["boxes"], received["boxes"]))
-    found = (
-        (overlaps >= 0.9)
-        & (expected["labels"][:, :, None] == received["labels"][:, None, :])
-        & (np.abs(expected["scores"][:, :, None] - received["scores"][:, None, :]) <= 0.05)
-    ).any(axis=2)
-    counted = (expected["labels"] >= 0) & (expected["scores"] >= min_score)
-    count = int(counted.sum())
-    return count, float(found[counted].mean()) if count else None
+
+    def __init__(self, path, num_threads=None):
+        self.class_names = mediapipe_metadata.read_labels(path)
+        try:
+            self._interpreter = _interpreter(pathlib.Path(path).read_bytes(), num_threads)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{path}: expected a .tflite file; received: {reason}") from None
+        image = self._interpreter.get_input_details()[0]
+        outputs = {d["name"]: d["index"] for d in self._interpreter.get_output_details()}
+        if set(outputs) != set(OUTPUTS) or image["dtype"] != np.uint8:
+            raise ValueError(
+                f"{path}: expected a uint8 image to {', '.join(OUTPUTS)}; "
+                f"received: {image['dtype'].__name__} to {', '.join(sorted(outputs))}"
+            )
+        self._input = image["index"]
+        self._outputs = [outputs[name] for name in OUTPUTS]
+        self.image_shape = tuple(int(size) for size in image["shape"][1:])
+
+    def predict_on_batch(self, images):
+        """Detections, as NumPy arrays, of images (B, H, W, 3), uint8 or float 0 to 255."""
+        rows = []
+        for image in np.clip(np.rint(images), 0, 255).astype("uint8"):
+            self._interpreter.set_tensor(self._input, image[None])
+            self._interpreter.invoke()
+            rows.append([self._interpreter.get_tensor(index) for index in self._outputs])
+        boxes, labels, scores, count = (np.concatenate(column) for column in zip(*rows))
+        filled = np.arange(scores.shape[1]) < count[:, None]
+        return {
+            "boxes": boxes,
+            "scores": scores,
+            "labels": np.where(filled, labels, -1).astype("int32"),
+            "count": count.astype("int32"),
+        }
+
+
+def _interpreter(content, num_threads=None):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:  # The package is optional; TensorFlow has an older copy.
+        Interpreter = tf.lite.Interpreter
+    with _quiet():
+        interpreter = Interpreter(model_content=content, num_threads=num_threads)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+# --- Conversion --------------------------------------------------------------------------
+
+
+def _convert_network(network, precision, calibration_images):
+    """The .tflite bytes from "images" (1, H, W, 3) uint8 to two outputs `_in_order`: offsets
+    (1, A, 4) and logits (1, A, C + 1), both float32.
+    """
+    @tf.function(autograph=False)
+    def function(images):
+        raw = network(tf.cast(images, tf.float32), training=False)
+        return raw["offsets"], raw["logits"]
+
+    # The int8 converter wants a float input and makes it uint8 by itself.
+    dtype = tf.float32 if precision == "int8" else tf.uint8
+    converter = _converter(
+        function, tf.TensorSpec((1, *network.input_shape[1:]), dtype, name="images")
+    )
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif precision == "int8":
+        converter.representative_dataset = lambda: _calibration(calibration_images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+    return converter.convert()
+
+
+def _converter(function, *specs):
+    # Freezes the variables of Keras layers, which `tf.Module` does not know: given a trackable,
+    # the converter would leave them without values.
+    return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function(*specs)])
 
 
 def _in_float32(model):
-    """The model itself, or a copy of one with layers in mixed precision."""
-    policies = {layer.dtype_policy.name for layer in model.network.layers}
-    mixed = [name for name in policies if name.startswith("mixed_")]
-    if not mixed:
+    """The model itself, or a copy in float32 of one that computes in lower precision."""
+    if all(layer.compute_dtype == "float32" for layer in model.network.layers):
         return model
-    config = json.dumps(model.get_config())
-    for name in mixed:
-        config = config.replace(f'"{name}"', '"float32"')
-    copy = type(model).from_config(json.loads(config))
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def _convert_network(model, precision, images):
-    """`model.network` from one uint8 image to float32 "offsets" and "logits", as .tflite bytes."""
-    network = model.network
-    archive = keras.export.ExportArchive()
-    # Without this the converter finds no weights, and says nothing.
-    archive.track(network)
-    archive.add_endpoint(
-        "serve",
-        lambda images: network(tf.cast(images, tf.float32), training=False),
-        input_signature=[tf.TensorSpec((1, *model.image_shape), tf.uint8, name="images")],
+    network = keras.models.clone_model(
+        model.network,
+        clone_function=lambda layer: layer.from_config({**layer.get_config(), "dtype": "float32"}),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if precision != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if precision == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if precision == "int8":
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: ([image[None]] for image in images)
-        return converter.convert()
+    network.set_weights(model.network.get_weights())
+    return type(model)(**{**model.get_config(), "network": network})
 
 
-def _convert_postprocessing(model):
-    """`detection_postprocessing` as .tflite bytes."""
-    module = tf.Module()
-    module.postprocess = detection_postprocessing(model)
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=module.postprocess)
-        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+def _calibration(images):
+    for image in images.astype("float32"):
+        # The input's range must be exactly 0 to 255, for its integers to be the pixels.
+        image[0, 0], image[-1, -1] = 0.0, 255.0
+        yield [image[None]]
 
 
-def _check_network(content, model, images, path):
-    """Raises RuntimeError unless the raw outputs of .tflite bytes equal the network's."""
-    run = make_interpreter(model_content=content).get_signature_runner()
-    for image in images:
-        expected = model.network.predict_on_batch(image[None])
-        for name, received in run(images=image[None]).items():
-            scale = max(1.0, np.abs(expected[name]).max())
-            difference = np.abs(expected[name] - received).max() / scale
-            if not difference <= 1e-4:  # also if it is not a number
-                raise RuntimeError(
-                    f"{path}: its {name} must equal the model's to 1e-4; received: a difference "
-                    f"of {difference:.3g}"
-                )
+def _convert_decoding(model):
+    """The .tflite bytes of what `model.detector` does behind the network, in float32.
+
+    Inputs "offsets" and "logits"; outputs, `_in_order`, as in `export_litert`.
+    """
+    num_boxes, num_classes = len(model.default_boxes), model.num_classes
+    candidates = min(model.pre_nms_candidates, num_boxes * num_classes)
+    max_detections = min(model.max_detections, candidates)
+    side = math.ceil(math.sqrt(num_classes))
+
+    @tf.function(autograph=False)
+    def decode(offsets, logits):
+        boxes, scores = model.decode({"offsets": offsets, "logits": logits})
+        scores, index = tf.math.top_k(tf.reshape(scores, [-1]), candidates)
+        labels = index % num_classes
+        boxes = tf.gather(boxes[0], index // num_classes)
+        # Every class has its own unit square of a chessboard: no overlap between classes.
+        square = tf.cast(tf.stack([labels // side, labels % side], axis=-1), tf.float32)
+        kept, count = tf.raw_ops.NonMaxSuppressionV4(
+            boxes=boxes + tf.concat([square, square], axis=-1),
+            # Ranks in place of scores, so that equal scores keep their order.
+            scores=tf.where(
+                scores > model.score_threshold, tf.range(candidates, 0, -1, dtype="float32"), 0.0
+            ),
+            max_output_size=max_detections,
+            iou_threshold=model.iou_threshold,
+            score_threshold=0.0,
+            pad_to_max_output_size=True,
+        )
+        filled = tf.cast(tf.range(max_detections) < count, tf.float32)
+        return (
+            (tf.gather(boxes, kept) * filled[:, None])[None],
+            (tf.cast(tf.gather(labels, kept), tf.float32) * filled)[None],
+            (tf.gather(scores, kept) * filled)[None],
+            tf.cast(count, tf.float32)[None],
+        )
+
+    return _converter(
+        decode,
+        tf.TensorSpec((1, num_boxes, 4), tf.float32, name="offsets"),
+        tf.TensorSpec((1, num_boxes, num_classes + 1), tf.float32, name="logits"),
+    ).convert()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Silences the converter and the interpreter, which print from C++."""
+    streams = (sys.stdout, sys.stderr)
+    copies = [os.dup(number) for number in (1, 2)]
+    with open(os.devnull, "w") as nothing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for stream, number in zip(streams, (1, 2)):
+            stream.flush()
+            os.dup2(nothing.fileno(), number)
+        try:
+            yield
+        finally:
+            for stream, number, copy in zip(streams, (1, 2), copies):
+                stream.flush()
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+# --- Joining -----------------------------------------------------------------------------
+
+
+def _join(network, decoding, name):
+    """The .tflite bytes of the network with its outputs fed to the decoding, and metadata.
+
+    Args:
+        network, decoding: .tflite bytes from `_convert_network` and `_convert_decoding`.
+        name: of the model.
+    """
+    joined = schema.ModelT.InitFromPackedBuf(network)
+    tail = schema.ModelT.InitFromPackedBuf(decoding)
+    graph, tail_graph = joined.subgraphs[0], tail.subgraphs[0]
+
+    # From the tail's tensors to those of the joined graph; -1 is an optional input left out.
+    position = {-1: -1}
+    raw = dict(zip((b"offsets", b"logits"), _in_order(graph)))
+    for index in tail_graph.inputs:
+        position[index] = raw[tail_graph.tensors[index].name]
+    for index, tensor in enumerate(tail_graph.tensors):
+        if index not in position:
+            position[index] = len(graph.tensors)
+            tensor.buffer += len(joined.buffers)
+            graph.tensors.append(tensor)
+    for operator in tail_graph.operators:
+        operator.opcodeIndex += len(joined.operatorCodes)
+        operator.inputs = [position[index] for index in operator.inputs]
+        operator.outputs = [position[index] for index in operator.outputs]
+        graph.operators.append(operator)
+    joined.operatorCodes += tail.operatorCodes
+    joined.buffers += tail.buffers
+
+    graph.outputs = [position[index] for index in _in_order(tail_graph)]
+    for index, output in zip(graph.outputs, OUTPUTS):
+        graph.tensors[index].name = output
+    joined.signatureDefs = [
+        schema.SignatureDefT(
+            inputs=[schema.TensorMapT("images", graph.inputs[0])],
+            outputs=[schema.TensorMapT(*pair) for pair in zip(OUTPUTS, graph.outputs)],
+            signatureKey="serving_default",
+        )
+    ]
+    metadata = np.frombuffer(mediapipe_metadata.detector_metadata(name), "uint8")
+    joined.metadata = [schema.MetadataT(mediapipe_metadata.BUFFER_NAME, len(joined.buffers))]
+    joined.buffers.append(schema.BufferT(metadata))
+    builder = _Builder(1024)
+    builder.Finish(joined.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _in_order(graph):
+    """Indices of a graph's output tensors in the order in which the function returned them."""
+    # The converter shuffles them, but names them Identity, Identity_1, Identity_2, ….
+    return sorted(graph.outputs, key=lambda index: graph.tensors[index].name)
+
+
+class _Builder(flatbuffers.Builder):
+    """Writes equal vectors once, above all int8's zero points, a tenth of the file; and weights at
+    multiples of 16 bytes, which the schema asks for but the generated code forgets.
+    """
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.vectors = {}
+
+    def CreateNumpyVector(self, x):
+        key = (x.dtype, x.tobytes())
+        if key not in self.vectors:
+            if x.dtype == np.uint8:
+                self.Prep(16, len(x))
+            self.vectors[key] = super().CreateNumpyVector(x)
+        return self.vectors[key]
+
+
+# --- Checks ------------------------------------------------------------------------------
+
+
+def check_operators(path, content):
+    """Raises RuntimeError unless all operators of a .tflite file's bytes are built in.
+
+    Operators on variables are refused as well: some ways of conversion lose their values.
+    """
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items()}
+    for code in schema.ModelT.InitFromPackedBuf(content).operatorCodes:
+        name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if name in ("CUSTOM", "READ_VARIABLE", "VAR_HANDLE"):
+            custom = (code.customCode or b"").decode()
+            raise RuntimeError(
+                f"{path}: operators must be built in and without variables; "
+                f"received: {' '.join([name, custom]).strip()}"
+            )
+
+
+def _check_network(path, content, network, precision, images):
+    """Raises RuntimeError if the converted network's numbers are not those of Keras."""
+    tolerance = {"float32": 1e-3, "float16": 0.1, "int8": math.inf}[precision]
+    interpreter = _interpreter(content)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+    interpreter.invoke()
+    details = sorted(interpreter.get_output_details(), key=lambda output: output["name"])
+    expected_outputs = network.predict_on_batch(images.astype("float32"))
+    for name, output in zip(("offsets", "logits"), details):
+        found, expected = interpreter.get_tensor(output["index"]), expected_outputs[name]
+        error = np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
+        # Written so that NaN is refused.
+        if not error < tolerance:
+            raise RuntimeError(
+                f"{path}: {name} must be the model's within {tolerance:.1%}; received: {error:.2%}"
+            )
+
+
+def _check_detections(path, model, precision, images):
+    """Raises RuntimeError if the file's detections are not those of `model.detector`."""
+    tolerance = {"float32": 1e-3, "float16": 0.05, "int8": math.inf}[precision]
+    found = LiteRTDetector(path).predict_on_batch(images)
+    # The sorted scores, as rounding lets boxes of nearly equal scores change places.
+    error = np.abs(found["scores"] - model.predict_on_batch(images)["scores"]).max()
+    if not error < tolerance or not np.isfinite(found["boxes"]).all():
+        raise RuntimeError(
+            f"{path}: scores must be the model's within {tolerance}; received: {error:.4f} off"
+        )

@@ -1,91 +1,69 @@
-"""Detectors as TensorFlow SavedModels."""
+"""SavedModel: for TensorFlow Serving, and for programs without Keras."""
 
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-# TensorFlow Serving's place for files that go with a model but are not part of its graph.
-_LABELS_FILE = pathlib.Path("assets.extra", "labels.txt")
+# The folder that SavedModel keeps for files of the user.
+LABELS = pathlib.Path("assets.extra", "labels.txt")
+OUTPUTS = ("boxes", "scores", "labels", "count")
 
 
 def export_saved_model(model, path):
-    """Writes a detector as a SavedModel with decoding and non-maximum suppression inside.
+    """Writes a detector as a SavedModel, with the class names in assets.extra/labels.txt.
 
-    Its signature `serve` takes uint8 images (B, H, W, 3), RGB, any B, and returns the detections:
-    "boxes" (B, K, 4) rel_yxyx, "scores" (B, K), "labels" (B, K) int32, -1 = padding, and "count"
-    (B,) int32. The class names are in `assets.extra/labels.txt`, one a line.
+    Its signature `serve` takes images (B, H, W, 3) uint8, RGB, and returns a detection dict:
+    "boxes" (B, K, 4), "scores" (B, K), "labels" (B, K) int32 and "count" (B,) int32.
 
     Args:
-        model: detector with `detector`, `image_shape` and `class_names`, such as
-            `kerasvision.detection.SSD`.
-        path: folder to write.
-
-    Raises:
-        RuntimeError: the SavedModel computes something else than the model.
+        model: `kerasvision.detection.SSD`.
+        path: of the folder.
     """
-    path = pathlib.Path(path)
-    model.detector.export(
-        path,
-        verbose=False,
-        input_signature=[tf.TensorSpec((None, *model.image_shape), tf.uint8, name="images")],
-    )
-    labels = path / _LABELS_FILE
+    model.export(path, verbose=False)
+    labels = pathlib.Path(path) / LABELS
     labels.parent.mkdir(exist_ok=True)
-    labels.write_text("".join(f"{name}\n" for name in model.class_names), encoding="utf-8")
-
-    images = np.random.default_rng(0).integers(0, 256, (1, *model.image_shape), "uint8")
-    expected = model.detector.predict_on_batch(images)
-    received = SavedModelDetector(path).predict(images)
-    difference = np.abs(expected["scores"] - received["scores"]).max()
-    if not difference < 1e-3:
-        raise RuntimeError(
-            f"{path}: its scores must be those of the model; received: scores that differ by "
-            f"{difference:.3g}"
-        )
+    labels.write_text("\n".join(model.class_names) + "\n", encoding="utf-8")
 
 
 class SavedModelDetector:
-    """A detector that `export_saved_model` wrote.
+    """A detector from a folder that `export_saved_model` wrote.
 
     Args:
-        path: folder of the SavedModel.
+        path: of the folder.
 
     Attributes:
-        class_names: list of C names.
-        image_shape: (H, W, 3) of the images.
+        class_names: list of str.
+        image_shape: (height, width, 3) of the images.
 
     Raises:
-        ValueError: the folder holds no such detector.
+        ValueError: the folder has no SavedModel, a damaged one, or one of another kind.
     """
 
     def __init__(self, path):
-        path = pathlib.Path(path)
+        labels = pathlib.Path(path) / LABELS
+        if not labels.is_file():
+            raise ValueError(f"{path}: expected the class names in {LABELS}; received: no file")
+        self.class_names = labels.read_text(encoding="utf-8").splitlines()
         try:
+            # The model is kept: a signature alone does not keep its variables.
             self._model = tf.saved_model.load(str(path))
-            signature = self._model.signatures["serve"]
-            labels = (path / _LABELS_FILE).read_text(encoding="utf-8")
-        except (OSError, KeyError) as error:
+            self._serve = self._model.signatures["serve"]
+        except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{path}: expected a SavedModel; received: {reason}") from None
+        (images,) = self._serve.structured_input_signature[1].values()
+        outputs = self._serve.structured_outputs
+        if set(outputs) != set(OUTPUTS) or images.dtype != tf.uint8:
             raise ValueError(
-                f"{path}: must be a SavedModel that export_saved_model wrote; received: {error}"
-            ) from None
-        self.class_names = labels.split("\n")[:-1]
-        (images,) = signature.structured_input_signature[1].values()
+                f"{path}: expected uint8 images to {', '.join(OUTPUTS)}; "
+                f"received: {images.dtype.name} to {', '.join(sorted(outputs))}"
+            )
         self.image_shape = tuple(images.shape[1:])
-
-    def predict(self, images):
-        """Detections of images.
-
-        Args:
-            images: (B, H, W, 3), RGB, 0 to 255, uint8 or float.
-
-        Returns:
-            dict of arrays: "boxes" (B, K, 4) rel_yxyx, "scores" (B, K), "labels" (B, K) int32,
-            -1 = padding, "count" (B,) int32.
-        """
-        images = np.clip(np.round(images), 0, 255).astype("uint8")
-        return {name: value.numpy() for name, value in self._model.serve(images).items()}
+        self._input_name = images.name
 
     def predict_on_batch(self, images):
-        """As `predict`."""
-        return self.predict(images)
+        """Detections, as NumPy arrays, of images (B, H, W, 3), uint8 or float 0 to 255."""
+        images = np.clip(np.rint(images), 0, 255).astype("uint8")
+        found = self._serve(**{self._input_name: tf.constant(images)})
+        return {name: value.numpy() for name, value in found.items()}

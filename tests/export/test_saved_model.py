@@ -1,0 +1,72 @@
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasvision import data
+from kerasvision.detection import load_detector
+from kerasvision.export import SavedModelDetector, export_all, export_saved_model
+
+
+@pytest.fixture(scope="module")
+def saved(detector, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "saved_model"
+    export_saved_model(detector, path)
+    return path
+
+
+def test_saved_model_equals_keras(saved, detector, pictures):
+    exported = load_detector(saved)
+    assert isinstance(exported, SavedModelDetector)
+    assert exported.class_names == ["red", "blue"] and exported.image_shape == (96, 96, 3)
+    for images in (pictures, pictures[:1].astype("float32")):
+        found = exported.predict_on_batch(images)
+        for name, values in detector.predict_on_batch(images).items():
+            assert found[name].dtype == values.dtype
+            np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+def test_other_folders_are_refused(saved, tmp_path):
+    with pytest.raises(ValueError, match="nothing: expected the class names in assets.extra"):
+        SavedModelDetector(tmp_path / "nothing")
+
+    damaged = tmp_path / "damaged"
+    (damaged / "assets.extra").mkdir(parents=True)
+    (damaged / "assets.extra" / "labels.txt").write_text("red\n")
+    content = (saved / "saved_model.pb").read_bytes()
+    for end in (0, len(content) // 2, len(content)):  # the last has no variables
+        (damaged / "saved_model.pb").write_bytes(content[:end])
+        with pytest.raises(ValueError, match="damaged: expected a SavedModel; received: "):
+            SavedModelDetector(damaged)
+
+    other = tf.Module()
+    other.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec((None, 2))])
+    tf.saved_model.save(other, str(tmp_path / "other"), signatures={"serve": other.double})
+    (tmp_path / "other" / "assets.extra").mkdir()
+    (tmp_path / "other" / "assets.extra" / "labels.txt").write_text("red\n")
+    with pytest.raises(ValueError, match="other: expected uint8 .* received: float32 to y"):
+        SavedModelDetector(tmp_path / "other")
+
+
+def test_export_all(detector, pictures, tmp_path, capfd):
+    for name in ("images", "labels"):
+        (tmp_path / "set" / name / "train").mkdir(parents=True)
+    for i, picture in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / "set" / "images" / "train" / f"{i}.png"), picture[:, :, ::-1])
+        label = tmp_path / "set" / "labels" / "train" / f"{i}.txt"
+        label.write_text(f"{i % 2} 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "set" / "data.yaml").write_text("train: images/train\nnames: [red, blue]\n")
+    dataset = data.load(f"yolo:{tmp_path / 'set'}", "train")
+    (tmp_path / "out").mkdir()
+    capfd.readouterr()
+    export_all(detector, tmp_path / "out", ["int8", "float16"], dataset)
+    assert capfd.readouterr() == ("", "")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["model_float16.tflite", "model_int8.tflite"]
+    found = load_detector(tmp_path / "out" / "model_int8.tflite").predict_on_batch(pictures)
+    assert (found["scores"][:, 0] > 0.5).sum() >= 4
+
+    with pytest.raises(ValueError, match="formats must be out of .*; received: onnx"):
+        export_all(detector, tmp_path / "out", ["onnx"], dataset)
+    with pytest.raises(ValueError, match="int8 needs a dataset"):
+        export_all(detector, tmp_path / "out", ["int8"])

@@ -1,0 +1,345 @@
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from kerasvision import drawing
+
+NAMES = ["cat", "owl", "fox"]
+GREY = (100, 100, 100)
+
+
+def _grey(height, width):
+    return np.full((height, width, 3), GREY, "uint8")
+
+
+def _pixels_of(color, image):
+    """Rows and columns of the pixels of exactly this colour."""
+    return np.nonzero((image == color).all(axis=-1))
+
+
+def _linear(colors):
+    """Linear light of sRGB colours 0 to 255."""
+    srgb = np.array(colors) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def _read(path):
+    return cv2.imread(str(path))[:, :, ::-1]
+
+
+# draw_boxes
+
+
+def test_line_pixels_of_a_small_picture():
+    # 20 rows, 40 columns: lines one pixel wide, no room for text.
+    image = _grey(20, 40)
+    drawn = drawing.draw_boxes(image, [[0.25, 0.5, 0.75, 1.0]], [1], NAMES)
+    expected = image.copy()
+    expected[5:15, 20:40] = drawing.color_of(1)
+    expected[6:14, 21:39] = GREY
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_lines_of_a_large_picture_have_a_contour():
+    # (540 * 540) ** 0.5 / 180 = 3 pixels.
+    drawn = drawing.draw_boxes(_grey(540, 540), [[0.5, 0.25, 0.75, 0.75]], [0], NAMES)
+    color = drawing.color_of(0)
+    row = drawn[350]
+    np.testing.assert_array_equal(
+        row[133:140], [GREY, drawing.BLACK, color, color, color, GREY, GREY]
+    )
+    np.testing.assert_array_equal(
+        row[400:408], [GREY, GREY, color, color, color, drawing.BLACK, GREY, GREY]
+    )
+    np.testing.assert_array_equal(drawn[402:407, 300], [color] * 3 + [drawing.BLACK, GREY])
+
+
+def test_tag_stands_above_its_box():
+    drawn = drawing.draw_boxes(_grey(200, 200), [[0.5, 0.25, 1.0, 0.75]], [2], NAMES)
+    rows, columns = _pixels_of(drawing.color_of(2), drawn)
+    tag = drawing.render_text("fox", 11, drawing.WHITE, drawing.color_of(2))
+    top = 100 - tag.shape[0]
+    assert rows.min() == top and columns.min() == 50
+    np.testing.assert_array_equal(drawn[top:100, 50 : 50 + tag.shape[1]], tag)
+    assert (drawn[:top] == GREY).all() and (drawn[100:, 52:148] == GREY).mean() > 0.9
+
+
+@pytest.mark.parametrize("box", [[0.0, 0.0, 0.5, 0.5], [0.0, 0.8, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]])
+def test_tag_stays_in_the_picture(box):
+    drawn = drawing.draw_boxes(_grey(200, 200), [box], [0], ["a rather long name"], [0.875])
+    color = drawing.color_of(0)
+    tag = drawing.render_text("a rather long name 0.88", 11, drawing.contrast_of(color), color)
+    left = min(round(box[1] * 200), 200 - tag.shape[1])
+    np.testing.assert_array_equal(drawn[: tag.shape[0], left : left + tag.shape[1]], tag)
+
+
+def test_name_wider_than_the_picture_is_set_smaller():
+    name = "x" * 15
+    color = drawing.color_of(0)
+    widths = {
+        size: drawing.render_text(name, size, drawing.BLACK, color).shape[1] for size in (9, 10)
+    }
+    assert widths[9] < widths[10]
+    drawn = drawing.draw_boxes(_grey(200, widths[10] - 1), [[0.5, 0.0, 1.0, 1.0]], [0], [name])
+    tag = drawing.render_text(name, 9, drawing.BLACK, color)
+    np.testing.assert_array_equal(drawn[100 - tag.shape[0] : 100, : tag.shape[1]], tag)
+    # And left out where even the smallest one doesn't fit.
+    drawn = drawing.draw_boxes(_grey(200, widths[9] - 1), [[0.5, 0.0, 1.0, 1.0]], [0], [name])
+    np.testing.assert_array_equal(drawn[:100], _grey(100, widths[9] - 1))
+
+
+def test_tags_of_one_place_do_not_cover_each_other():
+    boxes = [[0.5, 0.25, 0.9, 0.75]] * 2
+    drawn = drawing.draw_boxes(_grey(200, 200), boxes, [0, 1], NAMES, [0.5, 0.9])
+    height = drawing.render_text("owl 0.90", 11, drawing.BLACK, drawing.color_of(1)).shape[0]
+    # The better one above the box, the other one in it, and the better box on top.
+    assert tuple(drawn[99 - height // 2, 51]) == drawing.color_of(1)
+    assert tuple(drawn[100 + height // 2, 51]) == drawing.color_of(0)
+    assert tuple(drawn[150, 50]) == drawing.color_of(1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_input_stays_and_result_is_a_copy(dtype):
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3)).astype(dtype)
+    boxes, labels = np.array([[0.1, 0.1, 0.9, 0.9]], "float32"), np.array([0], "int32")
+    before = image.copy(), boxes.copy(), labels.copy()
+    drawn = drawing.draw_boxes(image, boxes, labels, NAMES, np.array([0.5], "float32"))
+    for now, then in zip((image, boxes, labels), before):
+        np.testing.assert_array_equal(now, then)
+    assert drawn.dtype == np.uint8 and not np.shares_memory(drawn, image)
+    assert (drawn != image).any()
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((0, 4), "float32")])
+def test_no_boxes_give_the_same_picture(empty):
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), "uint8")
+    drawn = drawing.draw_boxes(image, empty, [], NAMES, [])
+    np.testing.assert_array_equal(drawn, image)
+    assert not np.shares_memory(drawn, image)
+
+
+def test_float_pictures_are_rounded_and_clipped():
+    image = np.array([[[-3.0, 0.6, 99.4], [254.6, 256.0, 1000.0]]], "float32")
+    drawn = drawing.draw_boxes(image, [], [], NAMES)
+    np.testing.assert_array_equal(drawn, [[[0, 1, 99], [255, 255, 255]]])
+
+
+@pytest.mark.parametrize(
+    ("box", "label"),
+    [
+        ([0.2, 0.2, 0.8, 0.8], -1),  # padding
+        ([0.5, 0.5, 0.5, 0.9], 0),  # no height
+        ([0.8, 0.2, 0.2, 0.8], 0),  # inverted
+        ([1.1, 0.2, 1.5, 0.8], 0),  # below the picture
+        ([0.2, -0.8, 0.6, -0.1], 0),  # left of it
+        ([0.2, np.nan, 0.6, 0.8], 0),
+    ],
+)
+def test_what_is_not_drawn(box, label):
+    image = _grey(100, 100)
+    np.testing.assert_array_equal(drawing.draw_boxes(image, [box], [label], NAMES), image)
+
+
+def test_box_out_of_range_is_clipped():
+    image = _grey(30, 30)
+    drawn = drawing.draw_boxes(image, [[-0.5, -2.0, 0.5, 7.0]], [0], NAMES)
+    np.testing.assert_array_equal(
+        drawn, drawing.draw_boxes(image, [[0.0, 0.0, 0.5, 1.0]], [0], NAMES)
+    )
+    rows, columns = _pixels_of(drawing.color_of(0), drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 14, 0, 29)
+
+
+def test_one_pixel_picture_and_tiny_boxes():
+    drawn = drawing.draw_boxes(_grey(1, 1), [[0, 0, 1, 1]], [1], NAMES, [0.5])
+    np.testing.assert_array_equal(drawn, [[drawing.color_of(1)]])
+    # A box smaller than a pixel is one pixel, also in the last corner.
+    drawn = drawing.draw_boxes(_grey(9, 9), [[0.999, 0.999, 1.0, 1.0]], [1], NAMES)
+    np.testing.assert_array_equal(_pixels_of(drawing.color_of(1), drawn), [[8], [8]])
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1), (3, 3), (44, 44), (300, 20), (2000, 3000)])
+def test_any_size_of_picture(shape):
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(-0.2, 1.2, (30, 4))
+    drawn = drawing.draw_boxes(
+        _grey(*shape),
+        boxes,
+        rng.integers(0, 3, 30),
+        ["a", "Łódź", "a very long name"],
+        rng.random(30),
+    )
+    assert drawn.shape == (*shape, 3)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (5, 5, 1), (5, 5, 4), (1, 5, 5, 3)])
+def test_picture_must_be_rgb(shape):
+    with pytest.raises(ValueError, match="image: must have shape .* received: "):
+        drawing.draw_boxes(np.zeros(shape, "uint8"), [], [], NAMES)
+
+
+def test_label_without_name():
+    with pytest.raises(ValueError, match="labels: must be below 3, .* received: 3"):
+        drawing.draw_boxes(_grey(9, 9), [[0, 0, 1, 1]], [3], NAMES)
+
+
+# Colours
+
+
+def test_colors_are_stable_and_distinct():
+    assert drawing.color_of(0) == (86, 180, 233)
+    assert drawing.color_of(np.int32(11)) == ((230 + 255) // 2, (159 + 255) // 2, 255 // 2)
+    assert drawing.color_of(21) == (230 * 2 // 3, 159 * 2 // 3, 0)
+    assert len({drawing.color_of(label) for label in range(30)}) == 30
+    assert drawing.color_of(30) == drawing.color_of(0)
+
+
+# Machado, Oliveira and Fernandes 2009, A Physiologically-based Model for Simulation of Color Vision
+# Deficiency, table 1, severity 1: linear RGB to linear RGB.
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.eye(3),
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+         [-0.003882, -0.048116, 1.051998]],  # protanopia
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+         [-0.011820, 0.042940, 0.968881]],  # deuteranopia
+    ],
+)  # fmt: skip
+def test_the_colour_blind_tell_the_palette_apart(matrix):
+    seen = np.clip(_linear(drawing.PALETTE) @ np.transpose(matrix), 0, 1)
+    seen = np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)
+    lab = cv2.cvtColor(seen.astype("float32")[None], cv2.COLOR_RGB2LAB)[0]
+    # A difference of 2.3 in Lab can just be noticed.
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 10
+
+
+@pytest.mark.parametrize("label", range(30))
+def test_text_on_tags_can_be_read(label):
+    color = drawing.color_of(label)
+    luminance = _linear([color, drawing.contrast_of(color)]) @ [0.2126, 0.7152, 0.0722] + 0.05
+    assert max(luminance) / min(luminance) > 3  # WCAG's contrast ratio
+
+
+# contact_sheet
+
+
+def test_contact_sheet_layout(tmp_path):
+    red, green, blue = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    big = np.full((50, 100, 3), red, "uint8")  # scaled by 0.4 to 20 x 40
+    small = np.full((6, 13, 3), green, "uint8")  # enlarged three times, to 18 x 39
+    tall = np.full((40, 10, 3), blue, "uint8")  # stays
+    path = tmp_path / "sheet.png"
+    sheet = drawing.contact_sheet(
+        [(big, small), (big, big), (tall, big)], path, ("a", "b"), groups=2, cell=40, margin=8
+    )
+    # Columns are 40 wide, at 8, 56, 112 and 160; rows are 20 and 40 high, at 32 and 60.
+    assert sheet.shape == (32 + 20 + 8 + 40 + 8, 160 + 40 + 8, 3)
+    expected = np.full_like(sheet, 255)
+    expected[32:52, 8:48] = red
+    expected[33:51, 56:95] = green
+    expected[32:52, 112:152] = red
+    expected[32:52, 160:200] = red
+    expected[60:100, 23:33] = blue
+    expected[70:90, 56:96] = red
+    np.testing.assert_array_equal(sheet[32:], expected[32:])
+    # Titles stand above their columns.
+    for left, title in zip((8, 56, 112, 160), "abab"):
+        text = drawing.render_text(title, 18, drawing.BLACK, drawing.WHITE)
+        np.testing.assert_array_equal(
+            sheet[4 : 4 + text.shape[0], left : left + text.shape[1]], text
+        )
+        assert (text < 128).any()
+    np.testing.assert_array_equal(_read(path), sheet)
+
+
+def test_contact_sheet_of_one_or_no_group():
+    sheet = drawing.contact_sheet([(_grey(10, 30), _grey(1, 1))], None, ("a", "b"), cell=30)
+    assert sheet.shape == (32 + 30 + 8, 8 + 30 + 8 + 30 + 8, 3)
+    assert (sheet[32:62, 46:76] == 100).all()  # one pixel enlarged
+    assert (sheet[42:52, 8:38] == 100).all()
+    assert drawing.contact_sheet([], None, ("a",), cell=30).shape == (40, 46, 3)
+
+
+def test_contact_sheet_title_wider_than_its_column():
+    sheet = drawing.contact_sheet([(_grey(9, 9),)], None, ("a long title",), cell=9)
+    assert sheet.shape == (32 + 9 + 8, 8 + 9 + 8, 3)
+
+
+def test_contact_sheet_errors(tmp_path):
+    with pytest.raises(ValueError, match="must have 2 pictures, one a title; received: 1"):
+        drawing.contact_sheet([(_grey(9, 9),)], None, ("a", "b"))
+    with pytest.raises(OSError, match="no_folder"):
+        drawing.contact_sheet([(_grey(9, 9),)], tmp_path / "no_folder" / "a.png", ("a",))
+
+
+# plot_history
+
+
+def _halves(path):
+    plot = _read(path)
+    return plot[:, : plot.shape[1] // 2], plot[:, plot.shape[1] // 2 :]
+
+
+def test_plot_has_each_curve_in_its_color(tmp_path):
+    path = tmp_path / "curves.png"
+    drawing.plot_history(
+        {
+            "confidence_loss": [3.0, 2.0, 1.5, 1.2],
+            "localization_loss": [2.0, 1.0, 0.9, 0.7],
+            "loss": [5.0, 3.0, 2.4, 1.9],
+            "seconds": [4.0, 4.0, 4.0, 4.0],
+            "val_AP": [None, 0.2, None, 0.4],
+            "val_AP50": [None, 0.5, None, 0.8],
+        },
+        path,
+    )
+    losses, precisions = _halves(path)
+    counts = [
+        [len(_pixels_of(color, half)[0]) for color in drawing.PALETTE[:4]]
+        for half in (losses, precisions)
+    ]
+    assert min(counts[0][:3]) > 200 and counts[0][3] == 0
+    assert min(counts[1][:2]) > 200 and counts[1][2:] == [0, 0]
+    # Total above its parts; and they fall. AP rises, AP50 above it.
+    heights = [np.mean(_pixels_of(color, losses)[0]) for color in drawing.PALETTE[:3]]
+    assert heights[0] < heights[1] < heights[2]  # rows count from the top
+    rows, columns = _pixels_of(drawing.PALETTE[0], losses)
+    middle = losses.shape[1] // 2
+    curve = rows > 90  # under the legend
+    assert rows[curve & (columns < middle)].mean() < rows[curve & (columns > middle)].mean()
+    rows, columns = _pixels_of(drawing.PALETTE[0], precisions)
+    assert rows[columns.argmax()] < losses.shape[0] * 0.75
+
+
+def test_training_and_validation_share_a_color_and_differ_in_dashes(tmp_path):
+    path = tmp_path / "curves.png"
+    counts = []
+    for name in ("loss", "val_loss"):
+        drawing.plot_history({"loss": [None] * 50, name: [2.0] * 50}, path)
+        counts.append(len(_pixels_of(drawing.PALETTE[0], _halves(path)[0])[0]))
+    assert 0.4 * counts[0] < counts[1] < 0.9 * counts[0]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        {},
+        {"loss": [], "val_AP": []},
+        {"loss": [1.0], "val_AP": [None]},
+        {"loss": [1.0, float("nan"), float("inf"), 2.0], "val_AP": [None, None, 0.0, 0.0]},
+        {"critic_loss": [-3.0, -1.0]},
+    ],
+)
+def test_plot_of_little(tmp_path, history):
+    path = tmp_path / "curves.png"
+    drawing.plot_history(history, path)
+    assert (_read(path) != 255).any()
+
+
+def test_plot_leaves_no_figure_open(tmp_path):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    drawing.plot_history({"loss": [1.0, 2.0]}, tmp_path / "curves.png")
+    assert pyplot.get_fignums() == []
