@@ -21,7 +21,7 @@ flags.DEFINE_string("workdir", "runs/detect", "Folder for the results.")
 flags.DEFINE_float("min_score", 0.4, "Leave out what scores lower.", 0.0, 1.0)
 flags.DEFINE_integer("batch_size", 8, "Pictures in a step.", lower_bound=1)
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 
@@ -39,15 +39,22 @@ def find_input(path):
 
 def read_pictures(paths):
     """Yields (file name, RGB picture) of the readable ones; names the others."""
-    import cv2
+    import numpy as np
+    import PIL.ExifTags
+    import PIL.Image
+    import tensorflow as tf
+
+    from kerasvision.data import pictures
 
     for path in paths:
-        # imread turns a picture as its EXIF orientation says, and makes any depth 8-bit BGR.
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if picture is None:
+        try:
+            picture = pictures.decode(path.read_bytes()).numpy()
+            orientation = PIL.Image.open(path).getexif().get(PIL.ExifTags.Base.Orientation)
+        except (tf.errors.InvalidArgumentError, OSError):
             print(f"{path}: not a readable picture, left out; received {path.stat().st_size} bytes")
-        else:
-            yield path.name, picture[:, :, ::-1]
+            continue
+        # Cameras write a picture as the sensor lay, and how it is to be turned.
+        yield path.name, np.rot90(picture, {3: 2, 6: 3, 8: 1}.get(orientation, 0))
 
 
 def read_frames(video, stem):

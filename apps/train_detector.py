@@ -137,6 +137,12 @@ def run(config):
             )
             for problem in loaded[split].problems:
                 print(f"{split}: {problem}")
+            if loaded[split].class_names != loaded[config.train_split].class_names:
+                raise run_folder.RunError(
+                    f"--dataset={config.dataset}: split {split} must have the classes of split "
+                    f"{config.train_split}, {loaded[config.train_split].class_names}; "
+                    f"received: {loaded[split].class_names}"
+                )
     train, val = loaded[config.train_split], loaded[config.val_split]
     test = loaded[config.test_split or config.val_split]
     steps = data.steps_per_epoch(train, config.batch_size)

@@ -1,5 +1,6 @@
 """COCO's metrics of a detector, after and during training."""
 
+import cv2
 import keras
 import numpy as np
 
@@ -35,7 +36,7 @@ def evaluate(detector, batches, ground_truth, progress=False):
     """COCO metrics of a detector on batches; arguments as in `detect_batches`, and
 
     Args:
-        ground_truth: COCO-format dict of (at least) the pictures of the batches.
+        ground_truth: COCO-format dict of the pictures of the batches; others count as missed.
 
     Returns:
         dict of `kerasvision.metrics.coco.coco_metrics`.
@@ -67,16 +68,19 @@ def draw_samples(detector, batches, path, count=12, min_score=0.4):
     rows = []
     for batch in batches.unbatch().take(count).batch(1):
         image = batch["images"].numpy()
+        # Small inputs are drawn larger, or the names would cover the objects.
+        scale = max(1.0, 400 / max(image.shape[1:3]))
+        picture = cv2.resize(image[0], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         truth = {name: boxes.numpy()[0] for name, boxes in batch["bounding_boxes"].items()}
         found = {name: values[0] for name, values in detector.predict_on_batch(image).items()}
         real, shown = truth["labels"] >= 0, found["scores"] >= min_score
         rows.append(
             (
                 drawing.draw_boxes(
-                    image[0], truth["boxes"][real], truth["labels"][real], detector.class_names
+                    picture, truth["boxes"][real], truth["labels"][real], detector.class_names
                 ),
                 drawing.draw_boxes(
-                    image[0],
+                    picture,
                     found["boxes"][shown],
                     found["labels"][shown],
                     detector.class_names,

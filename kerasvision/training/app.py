@@ -3,7 +3,7 @@
 import os
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from kerasvision.training.run_folder import RunError
 
@@ -44,12 +44,13 @@ def start(seed, mixed_precision, deterministic):
 def run_main(main, description):
     """`app.run`, with help that starts with `description` and mistakes told in one line."""
     # TensorFlow's start-up notes would bury the app's own lines.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.modules["__main__"].__doc__ = description
 
     def one_line_errors(argv):
         if len(argv) > 1:
             sys.exit(f"error: flags start with --; received: {' '.join(argv[1:])}")
+        logging.set_verbosity(logging.ERROR)
         try:
             main(argv)
         except (RunError, ValueError, FileNotFoundError) as error:

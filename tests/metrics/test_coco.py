@@ -170,6 +170,16 @@ def test_golden_case():
     assert metrics["per_class"]["owl"] == {"AP": None, "AP50": None}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_mean_over_the_classes_is_the_total(seed):
+    metrics = coco_metrics(*_random_case(seed))
+    for name in ("AP", "AP50"):
+        values = [row[name] for row in metrics["per_class"].values() if row[name] is not None]
+        # Classes without objects take no part.
+        expected = np.mean(values) if values else None
+        assert metrics[name] == (expected and pytest.approx(expected, abs=1e-9))
+
+
 def test_crowd_counts_neither_way():
     truth = _ground_truth([(0, 0, [0, 0, 50, 50], 0), (0, 0, [100, 0, 100, 100], 1)])
     right = _result(0, 0, [0, 0, 50, 50], 0.5)

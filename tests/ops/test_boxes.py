@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from keras import ops
+from keras import backend, ops
 
 from kerasvision.ops import boxes as box_ops
 
@@ -97,3 +97,13 @@ def test_clip():
     np.testing.assert_array_equal(
         box_ops.clip(np.array([[-0.5, 0.25, 1.5, 0.75]], "f4")), [[0, 0.25, 1, 0.75]]
     )
+
+
+def test_iou_equals_keras_cv():
+    if backend.backend() != "tensorflow":
+        pytest.skip("keras-cv runs on TensorFlow here")
+    keras_cv = pytest.importorskip("keras_cv")
+    rng = np.random.default_rng(3)
+    a, b = random_boxes(rng, 40), random_boxes(rng, 30)
+    expected = keras_cv.bounding_box.compute_iou(a, b, "yxyx")
+    np.testing.assert_allclose(box_ops.iou(a, b), expected, atol=1e-5)
