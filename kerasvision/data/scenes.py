@@ -25,22 +25,27 @@ MAX_KEYPOINTS = max(map(len, KEYPOINT_NAMES.values()))
 # How hard the pictures are. A change here needs a new Scenes.VERSION: prepared files stay in use.
 EMPTY_RATE = 0.05  # pictures without objects
 COUNT_RATES = (0.3, 0.3, 0.22, 0.12, 0.06)  # pictures with 1, 2, ... 5 objects
-BOX_AREA = (0.042, 0.58)  # of the picture, log-uniform, before occlusion and truncation
-CROWDED_BOX_AREA = 0.25  # largest box in pictures with more than two objects
-MIN_VISIBLE = 0.6  # of the silhouette, after occlusion and truncation
+BOX_AREA = (0.05, 0.58)  # of the picture, uniform in its root, before occlusion and truncation
+CROWDED_BOX_AREA = 0.3  # largest box in pictures with more than two objects
+MIN_VISIBLE = 0.65  # of the silhouette, after occlusion and truncation
 TRUNCATED_RATE = 0.2  # objects that may leave the picture
 MIN_INSIDE = 0.6  # of their height and width
-MIN_CONTRAST = 60.0  # mean absolute RGB difference to what is behind, aimed at
+MIN_CONTRAST = 70.0  # mean absolute RGB difference to what is behind, aimed at
 MAX_DISTRACTORS = 3  # models of no class
 DISTRACTOR_AREA = (0.004, 0.03)
 MAX_SCRIBBLES = 4  # lines on the background
 AMBIENT = (0.3, 0.55)
 MAX_SHADOW = 0.6  # darkening
-BLUR_SIGMA = (0.55, 1.1)  # pixels of a picture of 256
+BACKDROP_BLUR_SIGMA = (0.8, 3.5)  # pixels of a picture of 256: it lies out of focus
+BLUR_SIGMA = (0.55, 1.1)  # the same, of everything
 NOISE_SIGMA = (0.5, 8.0)  # of 255
-EXPOSURE = (0.75, 1.3)
+EXPOSURE = (0.8, 1.25)
 MAX_WHITE_BALANCE = 0.12
 MAX_VIGNETTE = 0.4
+
+MATERIALS = (
+    "plain", "plain", "plain", "stripes", "checks", "dots", "bricks", "wood", "marble", "clouds",
+)  # fmt: skip
 
 FOCAL_LENGTH = 2.0  # in picture widths
 NEAREST = 0.5  # metres to the nearest surface
@@ -85,6 +90,7 @@ def draw_scene(seed, size=(256, 256)):
     light = np.array([rng.uniform(-1, 1), rng.uniform(-0.2, 1), rng.uniform(0.4, 1)], np.float32)
     light /= np.linalg.norm(light)
     picture, distance = _background(rng, size, grain)
+    picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(*BACKDROP_BLUR_SIGMA) * width / 256)
     heights = [_paint(rng, picture, item, light, grain) for item in reversed(placed)][::-1]
 
     scene = {name: [] for name in ("boxes", "labels", "areas", "keypoints", "box_areas")}
@@ -128,7 +134,7 @@ def _place_solids(rng, size):
     for name in rng.permutation(names):
         label = CLASS_NAMES.index(name) if name in CLASS_NAMES else -1
         limits = DISTRACTOR_AREA if label < 0 else (BOX_AREA[0], largest)
-        box_area = np.exp(rng.uniform(*np.log(limits)))
+        box_area = rng.uniform(*np.sqrt(limits)) ** 2
         solid = rasterise(name, rng, box_area * size[0] * size[1])
         silhouette = solid.faces >= 0
         extent = np.array(silhouette.shape)
@@ -194,7 +200,7 @@ def _material(rng, first, u, v, grain, light=1):
     """
     warp = rng.choice((0, 0, 0, 0.3, 1.5)).astype(np.float32)
     u, v = u + warp * grain, v + warp * grain
-    kind = rng.choice(("plain", "stripes", "checks", "dots", "bricks", "wood", "marble", "clouds"))
+    kind = rng.choice(MATERIALS)
     if kind == "plain":
         weight = np.zeros_like(u)
     elif kind == "stripes":
@@ -212,7 +218,7 @@ def _material(rng, first, u, v, grain, light=1):
         weight = np.sqrt(np.abs(np.sin(np.pi * (u + 3 * grain))))
     else:
         weight = 3 * (grain - 0.35)
-    change = np.float32(rng.uniform(0.1, 0.8)) * (_colour(rng) - first)
+    change = np.float32(rng.uniform(0.1, 0.6)) * (_colour(rng) - first)
     light = light * (np.float32(rng.uniform(0.05, 0.55)) * (grain - 0.5) + 1)
     # light * (first + weight * change), as one product
     return np.stack([light, light * np.clip(weight, 0, 1)], -1) @ np.stack([first, change])

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-ASPECT = (0.75, 1.33)  # stretch of the models along x
-ROLL = 35.0  # degrees in the picture plane, both ways
+ASPECT = (0.85, 1.18)  # stretch of the models along x
+ROLL = 20.0  # degrees in the picture plane, both ways
 
 # The named keypoints of each class.
 KEYPOINT_NAMES = {

@@ -12,10 +12,10 @@ from kerasvision.export import export_litert
 
 @pytest.fixture(scope="session")
 def pictures():
-    """(8, 96, 96, 3) uint8: one red or blue rectangle on grey each."""
-    images = np.full((8, 96, 96, 3), 90, "uint8")
+    """(4, 96, 96, 3) uint8: one red or blue rectangle on grey each."""
+    images = np.full((4, 96, 96, 3), 90, "uint8")
     for i, image in enumerate(images):
-        top, left = 6 + 4 * i, 34 - 4 * i
+        top, left = 6 + 8 * i, 34 - 8 * i
         image[top : top + 50, left : left + 50] = [30, 30, 250] if i % 2 else [250, 30, 30]
     return images
 
@@ -31,8 +31,8 @@ def detector(pictures):
         width_multiplier=0.35,
         batch_norm_momentum=0.5,
     )
-    i = np.arange(8)
-    corners = np.stack([6 + 4 * i, 34 - 4 * i, 56 + 4 * i, 84 - 4 * i], axis=-1)[:, None]
+    i = np.arange(4)
+    corners = np.stack([6 + 8 * i, 34 - 8 * i, 56 + 8 * i, 84 - 8 * i], axis=-1)[:, None]
     truth = {"boxes": (corners / 96).astype("float32"), "labels": (i % 2)[:, None]}
     model.compile(keras.optimizers.Adam(3e-3))
     for _ in range(60):

@@ -42,4 +42,4 @@ def test_mediapipe_agrees(detector, litert_files, pictures, mediapipe_python, tm
             assert row["labels"][best] == detector.class_names[expected["labels"][i, k]]
             assert row["scores"][best] == pytest.approx(expected["scores"][i, k], abs=0.05)
             checked += 1
-    assert checked >= 4
+    assert checked >= 3
