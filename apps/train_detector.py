@@ -213,6 +213,15 @@ def run(config):
     test_batches = data.batches(test, model.image_shape, config.batch_size)
     metrics = evaluation.evaluate(model, test_batches, test.ground_truth())
     seconds["evaluation"] = time.perf_counter() - before
+    metrics.update(
+        dataset=config.dataset,
+        split=test.split,
+        pictures=test.num_examples,
+        epoch=best_epoch,
+        parameters=model.count_params(),
+        seconds=seconds,
+    )
+    run_folder.write_json(workdir / "metrics.json", metrics)
     evaluation.draw_samples(model, test_batches, workdir / "samples.png")
 
     # Exports.
@@ -221,14 +230,7 @@ def run(config):
         export.export_all(model, workdir, config.export, train)
     seconds["export"] = time.perf_counter() - before
     seconds["total"] = time.perf_counter() - started
-    metrics.update(
-        dataset=config.dataset,
-        split=test.split,
-        pictures=test.num_examples,
-        epoch=best_epoch,
-        parameters=model.count_params(),
-        seconds={name: round(value, 1) for name, value in seconds.items()},
-    )
+    metrics["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
     run_folder.write_json(workdir / "metrics.json", metrics)
 
     print(f"\n{test.split} split of {config.dataset}, weights of epoch {best_epoch}:")

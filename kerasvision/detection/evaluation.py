@@ -7,6 +7,8 @@ import numpy as np
 from kerasvision import drawing
 from kerasvision.metrics.coco import coco_metrics, coco_results
 
+CACHE_BYTES = 500e6
+
 
 def detect_batches(detector, batches, progress=False):
     """Detections of all pictures of some batches.
@@ -46,11 +48,16 @@ def evaluate(detector, batches, ground_truth, progress=False):
 
 
 class COCOEvaluation(keras.callbacks.Callback):
-    """Adds val_AP and val_AP50 to the logs of every `every`-th and of the last epoch."""
+    """Adds val_AP and val_AP50 to the logs of every `every`-th and of the last epoch.
+
+    The decoded pictures stay in memory if they take less than `CACHE_BYTES`.
+    """
 
     def __init__(self, batches, ground_truth, every, epochs):
         super().__init__()
-        self.batches = batches
+        shape = batches.element_spec["images"].shape[1:]
+        small = len(ground_truth["images"]) * shape.num_elements() < CACHE_BYTES
+        self.batches = batches.cache() if small else batches
         self.ground_truth = ground_truth
         self.every = every
         self.epochs = epochs

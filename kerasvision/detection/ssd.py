@@ -333,7 +333,7 @@ class SSD(keras.Model):
         iou_threshold=0.45,
         score_threshold=0.01,
         max_detections=100,
-        pre_nms_candidates=800,
+        pre_nms_candidates=400,
         **kwargs,
     ):
         super().__init__(**kwargs)
