@@ -8,7 +8,6 @@
 pictures of the split with ground truth beside prediction.
 """
 
-import pathlib
 import time
 
 from absl import flags

@@ -41,7 +41,9 @@ def run(*arguments):
 
 
 def test_operators_and_layers():
-    result = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "ops"), str(TESTS / "layers"))
+    result = run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "ops"), str(TESTS / "layers")
+    )
     assert result.returncode == 0, result.stdout[-3000:]
 
 

@@ -59,12 +59,21 @@ def mobilenet_v2(
         padding = "valid" if stride == 2 else "same"
         if filters is None:
             x = layers.DepthwiseConv2D(
-                kernel_size, stride, padding=padding, use_bias=False, name=name,
+                kernel_size,
+                stride,
+                padding=padding,
+                use_bias=False,
+                name=name,
                 depthwise_initializer="he_normal",
             )(x)
         else:
             x = layers.Conv2D(
-                filters, kernel_size, stride, padding=padding, use_bias=False, name=name,
+                filters,
+                kernel_size,
+                stride,
+                padding=padding,
+                use_bias=False,
+                name=name,
                 kernel_initializer="he_normal",
             )(x)
         x = layers.BatchNormalization(
@@ -98,15 +107,16 @@ def mobilenet_v2(
             x = convolution(
                 x, None, 3, f"{name}_depthwise", f"{name}_depthwise_BN", stride=block_stride
             )
-            x = convolution(
-                x, filters, 1, f"{name}_project", f"{name}_project_BN", activate=False
-            )
+            x = convolution(x, filters, 1, f"{name}_project", f"{name}_project_BN", activate=False)
             if block_stride == 1 and shortcut.shape[-1] == filters:
                 x = layers.Add(name=f"{name}_add")([shortcut, x])
             block += 1
     x = convolution(
-        x, round_channels(1280 * width_multiplier) if width_multiplier > 1 else 1280, 1,
-        "Conv_1", "Conv_1_bn",
+        x,
+        round_channels(1280 * width_multiplier) if width_multiplier > 1 else 1280,
+        1,
+        "Conv_1",
+        "Conv_1_bn",
     )
     taps["stride32"] = x
     model = keras.Model(images, x, name="mobilenet_v2")
@@ -169,12 +179,16 @@ def _from_torchvision(path):
             take(f"{source}.0.0", f"{name}_expand", f"{source}.0.1", f"{name}_expand_BN")
             first = 1
         take(
-            f"{source}.{first}.0", f"{name}_depthwise",
-            f"{source}.{first}.1", f"{name}_depthwise_BN",
+            f"{source}.{first}.0",
+            f"{name}_depthwise",
+            f"{source}.{first}.1",
+            f"{name}_depthwise_BN",
         )
         take(
-            f"{source}.{first + 1}", f"{name}_project",
-            f"{source}.{first + 2}", f"{name}_project_BN",
+            f"{source}.{first + 1}",
+            f"{name}_project",
+            f"{source}.{first + 2}",
+            f"{name}_project_BN",
         )
     take("features.18.0", "Conv_1", "features.18.1", "Conv_1_bn")
     return weights

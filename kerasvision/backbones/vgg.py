@@ -57,9 +57,16 @@ def read_vgg16(weights):
     The published filters see BGR pictures: turning those of the first layer round costs
     nothing, turning every picture round does.
     """
-    path = keras.utils.get_file("vgg16_imagenet.h5", URL, cache_subdir="models",
-                                file_hash="64373286793e3c8b2b4e3219cbf3544b") \
-        if weights == "imagenet" else weights
+    path = (
+        keras.utils.get_file(
+            "vgg16_imagenet.h5",
+            URL,
+            cache_subdir="models",
+            file_hash="64373286793e3c8b2b4e3219cbf3544b",
+        )
+        if weights == "imagenet"
+        else weights
+    )
     arrays = read_h5(path)
     if "block1_conv1" not in arrays:
         raise ValueError(f"{path}: not a VGG-16 file; received layers: {list(arrays)[:3]}")

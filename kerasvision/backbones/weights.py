@@ -26,7 +26,9 @@ def read_h5(path):
             )
         weights = {}
         for name in group.attrs["layer_names"]:
-            arrays = [np.asarray(group[name][w], "float32") for w in group[name].attrs["weight_names"]]
+            arrays = [
+                np.asarray(group[name][w], "float32") for w in group[name].attrs["weight_names"]
+            ]
             if arrays:
                 weights[name if isinstance(name, str) else name.decode()] = arrays
         return weights

@@ -18,7 +18,6 @@ from kerasvision.ops import anchors, matching
 from kerasvision.ops import boxes as box_ops
 from kerasvision.training.strategy import replica_sum
 
-
 # --- The three networks ------------------------------------------------------------------
 
 
@@ -156,7 +155,14 @@ def ssdlite(
                 )(y)
             )
     return _evenly_scaled_ssd(
-        backbone.input, maps, offsets, logits, num_classes, class_names, min_scale, max_scale,
+        backbone.input,
+        maps,
+        offsets,
+        logits,
+        num_classes,
+        class_names,
+        min_scale,
+        max_scale,
         name="ssdlite",
     )
 
@@ -191,8 +197,13 @@ def ssd_resnet18(
     x = maps[-1]
     for i in range(2):
         x = layers.Conv2D(
-            4 * width, 3, 2, padding="same", use_bias=False,
-            kernel_initializer="he_normal", name=f"extra{i}",
+            4 * width,
+            3,
+            2,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"extra{i}",
         )(x)
         x = layers.BatchNormalization(momentum=0.97, name=f"extra{i}_bn")(x)
         x = layers.ReLU(name=f"extra{i}_relu")(x)
@@ -202,7 +213,14 @@ def ssd_resnet18(
         offsets.append(layers.Conv2D(6 * 4, 3, padding="same", name=f"offsets{i}")(x))
         logits.append(layers.Conv2D(6 * (num_classes + 1), 3, padding="same", name=f"logits{i}")(x))
     return _evenly_scaled_ssd(
-        backbone.input, maps, offsets, logits, num_classes, class_names, min_scale, max_scale,
+        backbone.input,
+        maps,
+        offsets,
+        logits,
+        num_classes,
+        class_names,
+        min_scale,
+        max_scale,
         name="ssd_resnet18",
     )
 

@@ -42,9 +42,7 @@ def iou(boxes_1, boxes_2):
 def to_center_form(boxes):
     """(ymin, xmin, ymax, xmax) to (cy, cx, height, width), both (..., 4)."""
     ymin, xmin, ymax, xmax = ops.unstack(boxes, 4, axis=-1)
-    return ops.stack(
-        [(ymin + ymax) / 2.0, (xmin + xmax) / 2.0, ymax - ymin, xmax - xmin], axis=-1
-    )
+    return ops.stack([(ymin + ymax) / 2.0, (xmin + xmax) / 2.0, ymax - ymin, xmax - xmin], axis=-1)
 
 
 def to_corner_form(boxes):

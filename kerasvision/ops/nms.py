@@ -33,9 +33,7 @@ def batched_non_max_suppression(
     flat_scores = ops.reshape(scores, (-1, num_boxes * num_classes))
     top_scores, top_index = ops.top_k(flat_scores, candidates)
     top_labels = ops.cast(top_index % num_classes, "int32")
-    top_boxes = ops.take_along_axis(
-        boxes, ops.expand_dims(top_index // num_classes, -1), axis=1
-    )
+    top_boxes = ops.take_along_axis(boxes, ops.expand_dims(top_index // num_classes, -1), axis=1)
     valid = top_scores > score_threshold
 
     same_class = ops.expand_dims(top_labels, 1) == ops.expand_dims(top_labels, 2)

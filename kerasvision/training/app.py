@@ -7,7 +7,6 @@ from absl import app, flags, logging
 
 from kerasvision.training.run_folder import RunError
 
-
 DATASET_HELP = "scenes (built in), tfds:NAME, voc:PATH, coco:ANNOTATIONS.json or yolo:PATH."
 
 

@@ -86,9 +86,7 @@ def prepare(workdir, app_flags, resume, space_needed):
 def app_flags(module_names):
     """The values of the flags that the named modules define, as a dict."""
     by_module = flags.FLAGS.flags_by_module_dict()
-    return {
-        flag.name: flag.value for module in module_names for flag in by_module.get(module, [])
-    }
+    return {flag.name: flag.value for module in module_names for flag in by_module.get(module, [])}
 
 
 def flagfile_text(values):

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("configs/*/*.flags"))
 TRAIN = [
     "--image_size=64", "--width_multiplier=0.35", "--epochs=4", "--batch_size=4",
-    "--learning_rate=0.01", "--warmup_epochs=0",
+    "--learning_rate=0.01", "--warmup_epochs=0", "--deterministic",
 ]  # fmt: skip
 
 

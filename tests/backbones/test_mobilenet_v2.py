@@ -83,9 +83,7 @@ def test_clear_errors(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(1))
     with pytest.raises(ValueError, match="other.npz: not a MobileNetV2.*received arrays"):
         mobilenet_v2((96, 96, 3), weights=tmp_path / "other.npz")
-    peer = keras.applications.MobileNetV2(
-        (96, 96, 3), alpha=0.5, include_top=False, weights=None
-    )
+    peer = keras.applications.MobileNetV2((96, 96, 3), alpha=0.5, include_top=False, weights=None)
     peer.save(tmp_path / "half.h5")
     with pytest.raises(ValueError, match="half.h5: layer Conv1 expects"):
         mobilenet_v2((96, 96, 3), weights=tmp_path / "half.h5")

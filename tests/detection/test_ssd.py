@@ -10,9 +10,7 @@ from kerasvision.ops import boxes as box_ops
 @pytest.fixture(scope="module")
 def tiny():
     keras.utils.set_random_seed(0)
-    return ssd.ssdlite(
-        3, (96, 128, 3), class_names=["cat", "dog", "owl"], width_multiplier=0.35
-    )
+    return ssd.ssdlite(3, (96, 128, 3), class_names=["cat", "dog", "owl"], width_multiplier=0.35)
 
 
 def batch_of(boxes, labels, shape=(96, 128, 3), seed=0):
@@ -160,7 +158,9 @@ def test_detections_after_keras_and_savedmodel_round_trips(tiny, tmp_path):
     assert expected["count"].min() > 0
     tiny.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.class_names == ["cat", "dog", "owl"] and loaded.count_params() == tiny.count_params()
+    assert (
+        loaded.class_names == ["cat", "dog", "owl"] and loaded.count_params() == tiny.count_params()
+    )
     tiny.export(tmp_path / "saved", verbose=False)
     exported = tf.saved_model.load(str(tmp_path / "saved"))
     for name, value in expected.items():

@@ -21,7 +21,9 @@ def test_cells_go_row_by_row_and_map_by_map():
     boxes = anchors.default_boxes([(2, 3), (1, 1)], [0.2, 0.4, 0.9], [[], []])
     centers = [[y, x] for y in (1 / 4, 3 / 4) for x in (1 / 6, 3 / 6, 5 / 6) for _ in range(2)]
     np.testing.assert_allclose(boxes[:-2, :2], centers, rtol=1e-6)
-    np.testing.assert_allclose(boxes[-2:], [[0.5] * 2 + [0.4] * 2, [0.5] * 2 + [0.6] * 2], rtol=1e-6)
+    np.testing.assert_allclose(
+        boxes[-2:], [[0.5] * 2 + [0.4] * 2, [0.5] * 2 + [0.6] * 2], rtol=1e-6
+    )
 
 
 def test_steps_move_the_centers():

@@ -25,9 +25,7 @@ def random_boxes(rng, *shape):
 
 def test_iou_golden(compiled):
     # 2x2 cells; the second box covers the right half, the third a quarter, the fourth is apart.
-    boxes = np.array(
-        [[0, 0, 2, 2], [0, 1, 2, 2], [1, 1, 2, 2], [2, 2, 3, 3]], dtype="float32"
-    )
+    boxes = np.array([[0, 0, 2, 2], [0, 1, 2, 2], [1, 1, 2, 2], [2, 2, 3, 3]], dtype="float32")
     np.testing.assert_allclose(
         ops.convert_to_numpy(compiled(box_ops.iou)(boxes, boxes)),
         [[1, 0.5, 0.25, 0], [0.5, 1, 0.5, 0], [0.25, 0.5, 1, 0], [0, 0, 0, 1]],
@@ -53,7 +51,9 @@ def test_inverted_boxes_overlap_nothing():
 
 
 def test_iou_of_no_boxes():
-    assert ops.convert_to_numpy(box_ops.iou(np.zeros((0, 4), "f4"), np.ones((3, 4), "f4"))).shape == (
+    assert ops.convert_to_numpy(
+        box_ops.iou(np.zeros((0, 4), "f4"), np.ones((3, 4), "f4"))
+    ).shape == (
         0,
         3,
     )

@@ -19,9 +19,7 @@ def reference_bipartite(similarity):
 def test_bipartite_golden(compiled):
     # Both rows like column 1 best; row 1 likes it more, so row 0 takes its second choice.
     similarity = np.array([[[0.5, 0.8, 0.1], [0.2, 0.9, 0.3]]], "f4")
-    np.testing.assert_array_equal(
-        compiled(matching.bipartite_matching)(similarity), [[0, 1, -1]]
-    )
+    np.testing.assert_array_equal(compiled(matching.bipartite_matching)(similarity), [[0, 1, -1]])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -72,9 +70,7 @@ def test_hard_negative_mining_golden(compiled):
     positive = np.array([[True, False, False, False, False], [False] * 5])
     negative = compiled(matching.hard_negative_mining)(losses, positive, 3.0)
     # The three hardest of the first picture; none where nothing is positive.
-    np.testing.assert_array_equal(
-        negative, [[False, False, True, True, True], [False] * 5]
-    )
+    np.testing.assert_array_equal(negative, [[False, False, True, True, True], [False] * 5])
 
 
 def test_hard_negative_mining_keeps_to_its_quota_when_losses_tie(compiled):

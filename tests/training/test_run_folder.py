@@ -7,7 +7,13 @@ from kerasvision.training import run_folder
 
 
 def test_flagfile_repeats_the_flags():
-    values = {"epochs": 3, "resume": True, "jit_compile": None, "download": False, "export": ["a", "b"]}
+    values = {
+        "epochs": 3,
+        "resume": True,
+        "jit_compile": None,
+        "download": False,
+        "export": ["a", "b"],
+    }
     text = run_folder.flagfile_text(values)
     assert text == "--nodownload\n--epochs=3\n--export=a,b\n--resume\n"
     assert run_folder.read_flags(text) == {
