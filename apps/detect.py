@@ -144,9 +144,9 @@ def run(config):
             if drawn_video is not None:
                 drawn_video.write(drawn)
             else:
-                # OpenCV can't write every format that it reads.
-                kind = ".png" if name.lower().endswith(".png") else ".jpg"
-                cv2.imwrite(str(workdir / f"{pathlib.Path(name).stem}{kind}"), drawn)
+                # OpenCV reads GIF but not all of its versions write it.
+                drawn_name = f"{name}.png" if name.lower().endswith(".gif") else name
+                cv2.imwrite(str(workdir / drawn_name), drawn)
             bar.add(1)
 
     if drawn_video is not None:

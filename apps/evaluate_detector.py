@@ -8,6 +8,7 @@
 pictures of the split with ground truth beside prediction.
 """
 
+import sys
 import time
 
 from absl import flags
@@ -46,7 +47,7 @@ def run(config):
         )
     batches = data.batches(dataset, detector.image_shape, config.batch_size)
     before = time.perf_counter()
-    metrics = evaluation.evaluate(detector, batches, dataset.ground_truth(), progress=True)
+    metrics = evaluation.evaluate(detector, batches, dataset.ground_truth(), sys.stdout.isatty())
     seconds = {"evaluation": time.perf_counter() - before}
     evaluation.draw_samples(detector, batches, workdir / "samples.png")
     seconds["total"] = time.perf_counter() - started

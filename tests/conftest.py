@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import functools
 import os
 import pathlib
 
@@ -21,7 +22,10 @@ def compiled(request):
             pytest.skip("JAX has no graph mode but XLA")
         import jax
 
-        return jax.jit
+        # Only tensors are traced; named arguments are settings.
+        return lambda function: (
+            lambda *tensors, **settings: jax.jit(functools.partial(function, **settings))(*tensors)
+        )
     import tensorflow as tf
 
     return tf.function(jit_compile=request.param == "xla", autograph=False)

@@ -89,7 +89,7 @@ def read_labels(path):
     """
     try:
         with zipfile.ZipFile(path) as file:
-            return file.read(LABELS).decode("utf-8").splitlines()
+            return file.read(LABELS).decode("utf-8").rstrip("\n").split("\n")
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path}: expected a .tflite file with class names in it; received: {error}"

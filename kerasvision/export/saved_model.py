@@ -44,7 +44,7 @@ class SavedModelDetector:
         labels = pathlib.Path(path) / LABELS
         if not labels.is_file():
             raise ValueError(f"{path}: expected the class names in {LABELS}; received: no file")
-        self.class_names = labels.read_text(encoding="utf-8").splitlines()
+        self.class_names = labels.read_text(encoding="utf-8").rstrip("\n").split("\n")
         try:
             # The model is kept: a signature alone does not keep its variables.
             self._model = tf.saved_model.load(str(path))

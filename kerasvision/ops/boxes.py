@@ -9,9 +9,14 @@ with every box.
 from keras import ops
 
 
+def _coordinates(boxes):
+    """The four columns of boxes (..., 4), each (...)."""
+    return ops.unstack(ops.convert_to_tensor(boxes), 4, axis=-1)
+
+
 def area(boxes):
     """Areas of boxes (..., 4) as a tensor (...); degenerate boxes have area 0."""
-    ymin, xmin, ymax, xmax = ops.unstack(boxes, 4, axis=-1)
+    ymin, xmin, ymax, xmax = _coordinates(boxes)
     return ops.maximum(ymax - ymin, 0.0) * ops.maximum(xmax - xmin, 0.0)
 
 
@@ -27,8 +32,8 @@ def iou(boxes_1, boxes_2):
     """
     boxes_1 = ops.expand_dims(ops.cast(boxes_1, "float32"), -2)
     boxes_2 = ops.expand_dims(ops.cast(boxes_2, "float32"), -3)
-    ymin_1, xmin_1, ymax_1, xmax_1 = ops.unstack(boxes_1, 4, axis=-1)
-    ymin_2, xmin_2, ymax_2, xmax_2 = ops.unstack(boxes_2, 4, axis=-1)
+    ymin_1, xmin_1, ymax_1, xmax_1 = _coordinates(boxes_1)
+    ymin_2, xmin_2, ymax_2, xmax_2 = _coordinates(boxes_2)
     height = ops.minimum(ymax_1, ymax_2) - ops.maximum(ymin_1, ymin_2)
     width = ops.minimum(xmax_1, xmax_2) - ops.maximum(xmin_1, xmin_2)
     intersection = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
@@ -41,13 +46,13 @@ def iou(boxes_1, boxes_2):
 
 def to_center_form(boxes):
     """(ymin, xmin, ymax, xmax) to (cy, cx, height, width), both (..., 4)."""
-    ymin, xmin, ymax, xmax = ops.unstack(boxes, 4, axis=-1)
+    ymin, xmin, ymax, xmax = _coordinates(boxes)
     return ops.stack([(ymin + ymax) / 2.0, (xmin + xmax) / 2.0, ymax - ymin, xmax - xmin], axis=-1)
 
 
 def to_corner_form(boxes):
     """(cy, cx, height, width) to (ymin, xmin, ymax, xmax), both (..., 4)."""
-    cy, cx, height, width = ops.unstack(boxes, 4, axis=-1)
+    cy, cx, height, width = _coordinates(boxes)
     return ops.stack(
         [cy - height / 2.0, cx - width / 2.0, cy + height / 2.0, cx + width / 2.0], axis=-1
     )
@@ -68,8 +73,8 @@ def encode(boxes, references, variances=(0.1, 0.2)):
     Returns:
         (..., 4) offsets (t_cy, t_cx, t_h, t_w).
     """
-    cy, cx, height, width = ops.unstack(to_center_form(boxes), 4, axis=-1)
-    d_cy, d_cx, d_height, d_width = ops.unstack(references, 4, axis=-1)
+    cy, cx, height, width = _coordinates(to_center_form(boxes))
+    d_cy, d_cx, d_height, d_width = _coordinates(references)
     return ops.stack(
         [
             (cy - d_cy) / d_height / variances[0],
@@ -87,16 +92,17 @@ def decode(offsets, references, variances=(0.1, 0.2)):
     Size offsets are limited so that no box grows beyond 1000 times its reference: an
     untrained network then gives huge boxes instead of infinite ones.
     """
-    t_cy, t_cx, t_height, t_width = ops.unstack(offsets, 4, axis=-1)
-    d_cy, d_cx, d_height, d_width = ops.unstack(references, 4, axis=-1)
+    t_cy, t_cx, t_height, t_width = _coordinates(offsets)
+    d_cy, d_cx, d_height, d_width = _coordinates(references)
     limit = 6.907755  # log(1000)
+    # Offsets stand first: they may be symbolic, which the arrays of JAX refuse to their right.
     return to_corner_form(
         ops.stack(
             [
-                d_cy + variances[0] * t_cy * d_height,
-                d_cx + variances[0] * t_cx * d_width,
-                d_height * ops.exp(ops.minimum(variances[1] * t_height, limit)),
-                d_width * ops.exp(ops.minimum(variances[1] * t_width, limit)),
+                t_cy * variances[0] * d_height + d_cy,
+                t_cx * variances[0] * d_width + d_cx,
+                ops.exp(ops.minimum(t_height * variances[1], limit)) * d_height,
+                ops.exp(ops.minimum(t_width * variances[1], limit)) * d_width,
             ],
             axis=-1,
         )

@@ -5,6 +5,7 @@ import sys
 
 from absl import app, flags, logging
 
+from kerasvision.training.quiet import quiet
 from kerasvision.training.run_folder import RunError
 
 DATASET_HELP = "scenes (built in), tfds:NAME, voc:PATH, coco:ANNOTATIONS.json or yolo:PATH."
@@ -42,7 +43,6 @@ def start(seed, mixed_precision, deterministic):
 
 def run_main(main, description):
     """`app.run`, with help that starts with `description` and mistakes told in one line."""
-    # TensorFlow's start-up notes would bury the app's own lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.modules["__main__"].__doc__ = description
 
@@ -50,6 +50,9 @@ def run_main(main, description):
         if len(argv) > 1:
             sys.exit(f"error: flags start with --; received: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.ERROR)
+        # TensorFlow's notes at its start, which no log level stops, would bury the app's own lines.
+        with quiet():
+            import tensorflow  # noqa: F401
         try:
             main(argv)
         except (RunError, ValueError, FileNotFoundError) as error:

@@ -128,6 +128,16 @@ def test_decoding_settings_are_the_models(detector, pictures, tmp_path):
     assert found["boxes"].shape == (4, 7, 4)
 
 
+def decode(model, raw):
+    """Boxes, labels, scores and count that the converted decoding makes of raw outputs."""
+    interpreter = litert._interpreter(litert._convert_decoding(model))
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], raw[detail["name"]])
+    interpreter.invoke()
+    outputs = sorted(interpreter.get_output_details(), key=lambda detail: detail["name"])
+    return [interpreter.get_tensor(detail["index"]) for detail in outputs]
+
+
 def test_equal_scores_keep_their_order(detector):
     """All boxes score the same, as after saturation; each is kept once, the first ones first."""
     model = decoder(detector, iou_threshold=0.5)
@@ -137,17 +147,34 @@ def test_equal_scores_keep_their_order(detector):
     }
     boxes, scores = model.decode(raw)
     expected = model.detector.get_layer("non_max_suppression")(boxes, scores)
-    interpreter = litert._interpreter(litert._convert_decoding(model))
-    for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], raw[detail["name"]])
-    interpreter.invoke()
-    outputs = sorted(interpreter.get_output_details(), key=lambda detail: detail["name"])
-    found = [interpreter.get_tensor(detail["index"]) for detail in outputs]
+    found = decode(model, raw)
     np.testing.assert_allclose(found[0], keras.ops.convert_to_numpy(expected["boxes"]), atol=1e-5)
     count = int(expected["count"][0])
     labels = keras.ops.convert_to_numpy(expected["labels"])
     np.testing.assert_array_equal(found[1][:, :count], labels[:, :count])
     assert count == found[3][0] > 10
+
+
+@pytest.mark.parametrize("iou_threshold, kept", [(0.5, 2), (0.49, 1)])
+def test_overlap_equal_to_the_threshold_is_kept(iou_threshold, kept):
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(images)
+    network = keras.Model(
+        images,
+        {
+            "offsets": keras.layers.Reshape((2, 4))(keras.layers.Dense(8)(x)),
+            "logits": keras.layers.Reshape((2, 2))(keras.layers.Dense(4)(x)),
+        },
+    )
+    # The whole picture and its upper half: their IoU is 0.5 to the last bit.
+    default_boxes = [[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0]]
+    model = SSD(network, 1, default_boxes, iou_threshold=iou_threshold)
+    raw = {
+        "offsets": np.zeros((1, 2, 4), "float32"),
+        "logits": np.array([[[0.0, 2.0], [0.0, 1.0]]], "float32"),
+    }
+    expected = model.detector.get_layer("non_max_suppression")(*model.decode(raw))
+    assert int(expected["count"][0]) == decode(model, raw)[3][0] == kept
 
 
 def test_mixed_precision(tmp_path):
@@ -193,6 +220,20 @@ def test_wrong_numbers_are_refused(detector, pictures, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="offsets must be the model's within"):
         export_litert(detector, tmp_path / "model.tflite", "float16", pictures)
     assert not (tmp_path / "model.tflite").exists()
+
+
+def test_wrong_detections_are_refused(detector, pictures, tmp_path, monkeypatch):
+    """As when the joined graph feeds the decoding something else; the old file stays."""
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"old")
+    convert = litert._convert_decoding
+    monkeypatch.setattr(
+        litert, "_convert_decoding", lambda model: convert(decoder(model, score_threshold=0.99))
+    )
+    with pytest.raises(RuntimeError, match="scores must be the model's within"):
+        export_litert(detector, path, "float32", pictures)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+    assert path.read_bytes() == b"old"
 
 
 def test_wrong_arguments(detector, tmp_path):

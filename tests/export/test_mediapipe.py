@@ -13,33 +13,55 @@ from kerasvision.ops import boxes as box_ops
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "mediapipe_detect.py"
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_mediapipe_agrees(detector, litert_files, pictures, mediapipe_python, tmp_path, precision):
-    """MediaPipe loads the file as it is, and sees what Keras (int8: our reader) sees."""
-    for i, picture in enumerate(pictures):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), picture[:, :, ::-1])
-    command = [mediapipe_python, TOOL, "--model", litert_files[precision], "--input", tmp_path]
-    result = subprocess.run(
-        [*map(str, command), "--output", str(tmp_path / "found.json")],
-        capture_output=True,
-        text=True,
-    )
-    if "cannot open shared object file" in result.stderr:
-        pytest.skip(result.stderr.strip().splitlines()[-1])
-    assert result.returncode == 0, result.stderr
-    rows = json.loads((tmp_path / "found.json").read_text())
-    assert [row["file"] for row in rows] == [f"{i}.png" for i in range(len(pictures))]
+@pytest.fixture
+def mediapipe(mediapipe_python, tmp_path):
+    """Function from a .tflite file and pictures to what MediaPipe sees, a row a picture."""
 
-    expected = detector.predict_on_batch(pictures)
-    if precision == "int8":
-        expected = LiteRTDetector(litert_files[precision]).predict_on_batch(pictures)
+    def run(path, pictures):
+        for i, picture in enumerate(pictures):
+            cv2.imwrite(str(tmp_path / f"{i}.png"), picture[:, :, ::-1])
+        command = [mediapipe_python, TOOL, "--model", path, "--input", tmp_path]
+        result = subprocess.run(
+            [*map(str, command), "--output", str(tmp_path / "found.json")],
+            capture_output=True,
+            text=True,
+        )
+        if "cannot open shared object file" in result.stderr:
+            pytest.skip(result.stderr.strip().splitlines()[-1])
+        assert result.returncode == 0, result.stderr
+        rows = json.loads((tmp_path / "found.json").read_text())
+        assert [row["file"] for row in rows] == [f"{i}.png" for i in range(len(pictures))]
+        return rows
+
+    return run
+
+
+def assert_agree(rows, expected, class_names, min_iou):
+    """Every detection above 0.5 has its like: same class, IoU, score within 0.05."""
     checked = 0
     for i, row in enumerate(rows):
         overlaps = ops.convert_to_numpy(box_ops.iou(expected["boxes"][i], np.array(row["boxes"])))
         for k in np.flatnonzero(expected["scores"][i] > 0.5):
             best = overlaps[k].argmax()
-            assert overlaps[k, best] >= 0.9
-            assert row["labels"][best] == detector.class_names[expected["labels"][i, k]]
+            assert overlaps[k, best] >= min_iou
+            assert row["labels"][best] == class_names[expected["labels"][i, k]]
             assert row["scores"][best] == pytest.approx(expected["scores"][i, k], abs=0.05)
             checked += 1
     assert checked >= 3
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_mediapipe_agrees(detector, litert_files, pictures, mediapipe, precision):
+    """MediaPipe loads the file as it is, and sees what Keras (int8: our reader) sees."""
+    expected = detector.predict_on_batch(pictures)
+    if precision == "int8":
+        expected = LiteRTDetector(litert_files[precision]).predict_on_batch(pictures)
+    rows = mediapipe(litert_files[precision], pictures)
+    assert_agree(rows, expected, detector.class_names, 0.9)
+
+
+def test_mediapipe_agrees_on_pictures_of_another_size(detector, litert_files, pictures, mediapipe):
+    """MediaPipe fits the picture to the model; boxes are relative to the picture's own size."""
+    larger = [cv2.resize(p, (288, 192), interpolation=cv2.INTER_NEAREST) for p in pictures]
+    expected = detector.predict_on_batch(pictures)
+    assert_agree(mediapipe(litert_files["float32"], larger), expected, detector.class_names, 0.9)

@@ -20,7 +20,9 @@ from kerasvision.training import strategy
 
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
-boxes = np.array([[[0.1, 0.1, 0.6, 0.7], [0, 0, 0, 0]]] * 2 + [[[0.2, 0.3, 0.9, 0.9], [0, 0, 1, 0.5]]] * 2)
+boxes = np.array(
+    [[[0.1, 0.1, 0.6, 0.7], [0, 0, 0, 0]]] * 2 + [[[0.2, 0.3, 0.9, 0.9], [0, 0, 1, 0.5]]] * 2
+)
 batch = {
     "images": rng.uniform(0, 255, (4, 64, 64, 3)).astype("float32"),
     "bounding_boxes": {
@@ -30,9 +32,9 @@ batch = {
 }
 devices = strategy.make_strategy("mirrored" if replicas > 1 else "none")
 with devices.scope():
-    model = ssd.ssdlite(2, (64, 64, 3), width_multiplier=0.35)
+    model = ssd.ssd_resnet18(2, (64, 64, 3), width=8)
     strategy.synchronize_batch_norm(model)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+    model.compile(keras.optimizers.SGD(1e-3, momentum=0.9))
 dataset = tf.data.Dataset.from_tensors(batch).repeat(3)
 history = model.fit(dataset, epochs=1, shuffle=False, verbose=0).history
 norms = [float(np.abs(w).sum()) for w in model.get_weights()]
