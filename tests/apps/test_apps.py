@@ -84,7 +84,10 @@ def test_a_run_leaves_what_it_promises(trained):
 
 
 def test_killed_and_resumed_run_ends_the_same(pictures, trained, tmp_path):
-    """Killed in the first epoch, while a checkpoint is written, and behind an epoch."""
+    """Killed in the first epoch, while a checkpoint is written, and behind an epoch.
+
+    In the end it goes on with the flags as it wrote them down.
+    """
     workdir = tmp_path / "run"
     flags = [f"--dataset=voc:{pictures}", f"--workdir={workdir}", *TRAIN]
 
@@ -108,7 +111,7 @@ def test_killed_and_resumed_run_ends_the_same(pictures, trained, tmp_path):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    result = run("train_detector", *flags)
+    result = run("train_detector", f"--flagfile={workdir / 'flags.txt'}")
     assert result.returncode == 0, result.stderr[-2000:]
     assert "going on after epoch" in result.stdout
 
