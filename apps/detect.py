@@ -10,6 +10,7 @@ COCO's format: images, categories, and annotations with a score and the box in p
 
 import itertools
 import pathlib
+import sys
 
 from absl import flags
 
@@ -37,8 +38,8 @@ def find_input(path):
     return [path]
 
 
-def read_pictures(paths):
-    """Yields (file name, RGB picture) of the readable ones; names the others."""
+def read_pictures(paths, unreadable):
+    """Yields (file name, RGB picture) of the readable ones; adds a line for each other."""
     import numpy as np
     import PIL.ExifTags
     import PIL.Image
@@ -51,7 +52,8 @@ def read_pictures(paths):
             picture = pictures.decode(path.read_bytes()).numpy()
             orientation = PIL.Image.open(path).getexif().get(PIL.ExifTags.Base.Orientation)
         except (tf.errors.InvalidArgumentError, OSError):
-            print(f"{path}: not a readable picture, left out; received {path.stat().st_size} bytes")
+            size = path.stat().st_size
+            unreadable.append(f"{path}: not a readable picture, left out; received: {size} bytes")
             continue
         # Cameras write a picture as the sensor lay, and how it is to be turned.
         yield path.name, np.rot90(picture, {3: 2, 6: 3, 8: 1}.get(orientation, 0))
@@ -108,6 +110,8 @@ def run(config):
         "categories": [{"id": i, "name": name} for i, name in enumerate(detector.class_names)],
     }
 
+    unreadable = []
+    bar_mode = int(sys.stdout.isatty())
     if files[0].suffix.lower() in VIDEOS:
         video = cv2.VideoCapture(str(source))
         size = [int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
@@ -118,11 +122,12 @@ def run(config):
             size,
         )
         pictures = read_frames(video, source.stem)
-        bar = keras.utils.Progbar(int(video.get(cv2.CAP_PROP_FRAME_COUNT)) or None)
+        frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        bar = keras.utils.Progbar(frames or None, verbose=bar_mode)
     else:
         drawn_video = None
-        pictures = read_pictures(files)
-        bar = keras.utils.Progbar(len(files))
+        pictures = read_pictures(files, unreadable)
+        bar = keras.utils.Progbar(len(files), verbose=bar_mode)
 
     while batch := list(itertools.islice(pictures, config.batch_size)):
         inputs = [
@@ -149,13 +154,17 @@ def run(config):
                 cv2.imwrite(str(workdir / drawn_name), drawn)
             bar.add(1)
 
+    if bar_mode:
+        print()
+    for line in unreadable:
+        print(line)
     if drawn_video is not None:
         drawn_video.release()
     if not result["images"]:
         raise run_folder.RunError(f"--input={source}: nothing in it could be read")
     run_folder.write_json(workdir / "detections.json", result)
     print(
-        f"\n{len(result['annotations'])} objects in {len(result['images'])} pictures; "
+        f"{len(result['annotations'])} objects in {len(result['images'])} pictures; "
         f"drawings and detections.json are in {workdir}"
     )
     return result

@@ -134,7 +134,8 @@ def ssdlite(
         channels = round_channels(channels * width_multiplier)
         x = layers.Conv2D(channels // 2, 1, use_bias=False, name=f"extra{i}_squeeze")(x)
         x = batch_norm_relu(x, f"extra{i}_squeeze")
-        x = depthwise(x, f"extra{i}", stride=2)
+        # A map of one cell can't shrink; in bfloat16 a stride there has NaN gradients on CPUs.
+        x = depthwise(x, f"extra{i}", stride=2 if max(x.shape[1:3]) > 1 else 1)
         x = layers.Conv2D(channels, 1, use_bias=False, name=f"extra{i}_project")(x)
         x = batch_norm_relu(x, f"extra{i}_project")
         maps.append(x)

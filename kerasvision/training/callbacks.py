@@ -7,6 +7,7 @@ import pathlib
 import time
 
 import keras
+import numpy as np
 
 from kerasvision.training import run_folder
 
@@ -16,7 +17,11 @@ class NonFiniteLoss(run_folder.RunError):
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Ends the run with the step and the terms of the loss when one of them is not finite."""
+    """Ends the run with the step and the terms of the loss when one of them is not finite.
+
+    The weights are looked at after every epoch: an activation that clips, such as ReLU6, can
+    make a number out of NaN, so that the loss does not tell. Put it before `Checkpoint`.
+    """
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -28,6 +33,14 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
                 f"the loss is not finite at step {batch + 1} of epoch {self.epoch + 1}; "
                 f"received: {terms}; the last checkpoint is kept; try a lower --learning_rate"
             )
+
+    def on_epoch_end(self, epoch, logs=None):
+        for weight in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                raise NonFiniteLoss(
+                    f"the weights {weight.path} are not finite after epoch {epoch + 1}; the last "
+                    "checkpoint is kept; try a lower --learning_rate"
+                )
 
 
 class Checkpoint(keras.callbacks.Callback):

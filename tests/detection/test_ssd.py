@@ -19,6 +19,13 @@ def batch_of(boxes, labels, shape=(96, 128, 3), seed=0):
     return {"images": images, "bounding_boxes": {"boxes": boxes, "labels": labels}}
 
 
+def test_extra_maps_of_one_cell_have_no_stride():
+    network = ssd.ssdlite(2, (160, 64, 3), width_multiplier=0.35).network
+    layers = [network.get_layer(f"extra{i}_depthwise") for i in range(4)]
+    assert [layer.output.shape[1:3] for layer in layers] == [(3, 1), (2, 1), (1, 1), (1, 1)]
+    assert [layer.strides for layer in layers] == [(2, 2), (2, 2), (2, 2), (1, 1)]
+
+
 def test_ssd300_is_the_papers():
     model = ssd.ssd300(20)
     assert model.count_params() == 26_285_486

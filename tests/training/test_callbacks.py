@@ -95,3 +95,31 @@ def test_non_finite_loss_stops_and_names_step_and_terms(tmp_path):
             verbose=0,
             callbacks=[callbacks.StopOnNonFiniteLoss()],
         )
+
+
+def test_non_finite_weights_stop_before_the_checkpoint(tmp_path):
+    model = make_model()
+    kernel = model.layers[0].kernel
+
+    class Break(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_AP"] = 0.5
+            if epoch == 1:
+                kernel.assign(keras.ops.full(kernel.shape, np.nan))
+
+    with pytest.raises(callbacks.NonFiniteLoss, match="dense.*kernel are not finite after epoch 2"):
+        model.fit(
+            np.ones((STEPS * 8, 4)),
+            np.zeros((STEPS * 8, 1)),
+            batch_size=8,
+            epochs=3,
+            verbose=0,
+            callbacks=[
+                Break(),
+                callbacks.StopOnNonFiniteLoss(),
+                callbacks.Checkpoint(tmp_path, STEPS, "val_AP"),
+            ],
+        )
+    last = keras.models.load_model(tmp_path / "last.keras")
+    assert int(last.optimizer.iterations.numpy()) == STEPS
+    assert np.isfinite(last.get_weights()[0]).all()
