@@ -14,7 +14,7 @@ from kerasvision.backbones.mobilenet_v2 import mobilenet_v2, round_channels
 from kerasvision.backbones.resnet import resnet18
 from kerasvision.backbones.vgg import read_vgg16, vgg16
 from kerasvision.layers import L2Normalization, NonMaxSuppression
-from kerasvision.ops import anchors, matching
+from kerasvision.ops import anchors, matching, sampling
 from kerasvision.ops import boxes as box_ops
 from kerasvision.training.strategy import replica_sum
 
@@ -427,7 +427,7 @@ class SSD(keras.Model):
 
         # Softmax loss over the classes (equation 3), of positives and the hardest negatives.
         losses = ops.sparse_categorical_crossentropy(classes, y_pred["logits"], from_logits=True)
-        negative = matching.hard_negative_mining(
+        negative = sampling.hard_negative_mining(
             ops.stop_gradient(losses), positive, self.negatives_per_positive
         )
         counted = ops.logical_or(positive, negative)
