@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from kerasvision.export import mediapipe_metadata
+from kerasvision.export import mediapipe_metadata, nms
 from kerasvision.training.quiet import quiet
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -189,37 +189,21 @@ def _convert_decoding(model):
     Inputs "offsets" and "logits"; outputs, `_in_order`, as in `export_litert`.
     """
     num_boxes, num_classes = len(model.default_boxes), model.num_classes
-    candidates = min(model.pre_nms_candidates, num_boxes * num_classes)
-    max_detections = min(model.max_detections, candidates)
-    side = math.ceil(math.sqrt(num_classes))
 
     @tf.function(autograph=False)
     def decode(offsets, logits):
         boxes, scores = model.decode({"offsets": offsets, "logits": logits})
-        scores, index = tf.math.top_k(tf.reshape(scores, [-1]), candidates)
-        labels = index % num_classes
-        boxes = tf.gather(boxes[0], index // num_classes)
-        # Every class has its own unit square of a chessboard: no overlap between classes.
-        square = tf.cast(tf.stack([labels // side, labels % side], axis=-1), tf.float32)
-        kept, count = tf.raw_ops.NonMaxSuppressionV4(
-            boxes=boxes + tf.concat([square, square], axis=-1),
-            # Ranks in place of scores, so that equal scores keep their order.
-            scores=tf.where(
-                scores > model.score_threshold, tf.range(candidates, 0, -1, dtype="float32"), 0.0
-            ),
-            max_output_size=max_detections,
-            # LiteRT suppresses from the threshold on, Keras and the paper above it.
-            iou_threshold=float(np.nextafter(np.float32(model.iou_threshold), np.float32(2))),
-            score_threshold=0.0,
-            pad_to_max_output_size=True,
+        found = nms.batched_non_max_suppression(
+            boxes,
+            scores,
+            iou_threshold=model.iou_threshold,
+            score_threshold=model.score_threshold,
+            max_detections=model.max_detections,
+            candidates=model.pre_nms_candidates,
         )
-        filled = tf.cast(tf.range(max_detections) < count, tf.float32)
-        return (
-            (tf.gather(boxes, kept) * filled[:, None])[None],
-            (tf.cast(tf.gather(labels, kept), tf.float32) * filled)[None],
-            (tf.gather(scores, kept) * filled)[None],
-            tf.cast(count, tf.float32)[None],
-        )
+        # MediaPipe takes class numbers and the count as floats, and knows no -1.
+        labels = tf.cast(tf.maximum(found["labels"], 0), tf.float32)
+        return found["boxes"], labels, found["scores"], tf.cast(found["count"], tf.float32)
 
     return _converter(
         decode,
