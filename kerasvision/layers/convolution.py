@@ -1,7 +1,4 @@
-"""Convolutions of the old papers that Keras lacks, and how to get those that it has.
-
-AlexNet's two towers are `keras.layers.Conv2D(groups=2)`.
-"""
+"""Convolutions of the old papers that Keras lacks, and how to get those that it has."""
 
 import math
 
@@ -50,6 +47,27 @@ def _triangle(side):
 
 
 @keras.saving.register_keras_serializable("kerasvision")
+class GroupedConv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` whose groups are convolved one by one, as AlexNet's two towers.
+
+    AlexNet (Krizhevsky et al. 2012), section 3.2. Arguments, weights and values are those of
+    `keras.layers.Conv2D`. That leaves groups to XLA where TensorFlow runs on a CPU, since
+    TensorFlow's own kernel has no gradient there, and trains many times slower; on a GPU it
+    is the better one.
+
+    Input and output as of `keras.layers.Conv2D`.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        convolve = super().convolution_op
+        axis = -1 if self.data_format == "channels_last" else 1
+        towers = zip(
+            ops.split(inputs, self.groups, axis=axis), ops.split(kernel, self.groups, axis=-1)
+        )
+        return ops.concatenate([convolve(x, weights) for x, weights in towers], axis=axis)
+
+
+@keras.saving.register_keras_serializable("kerasvision")
 class EqualizedConv2D(keras.layers.Conv2D):
     """Convolution with an equalised learning rate: ProGAN (Karras et al. 2018), section 4.1.
 
@@ -59,13 +77,13 @@ class EqualizedConv2D(keras.layers.Conv2D):
 
     Args:
         gain: sqrt(2) before (leaky) ReLU, 1 in last layers.
-        All others are those of `keras.layers.Conv2D` but the kernel's initializer.
+        All others are those of `keras.layers.Conv2D`.
 
     Input (B, height, width, channels), output as from `keras.layers.Conv2D`.
     """
 
-    def __init__(self, filters, kernel_size, gain=math.sqrt(2.0), **kwargs):
-        super().__init__(filters, kernel_size, **{**kwargs, "kernel_initializer": _normal()})
+    def __init__(self, filters, kernel_size, *, gain=math.sqrt(2.0), **kwargs):
+        super().__init__(filters, kernel_size, **{"kernel_initializer": _normal(), **kwargs})
         self.gain = gain
 
     def convolution_op(self, inputs, kernel):
@@ -81,13 +99,13 @@ class EqualizedDense(keras.layers.Dense):
 
     Args:
         gain: as in `EqualizedConv2D`.
-        All others are those of `keras.layers.Dense` but the kernel's initializer.
+        All others are those of `keras.layers.Dense`.
 
     Input (..., features), output (..., units).
     """
 
-    def __init__(self, units, gain=math.sqrt(2.0), **kwargs):
-        super().__init__(units, **{**kwargs, "kernel_initializer": _normal()})
+    def __init__(self, units, *, gain=math.sqrt(2.0), **kwargs):
+        super().__init__(units, **{"kernel_initializer": _normal(), **kwargs})
         self.gain = gain
 
     def call(self, inputs, training=None):

@@ -77,13 +77,27 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.beta = beta
 
     def call(self, inputs):
-        x = ops.cast(inputs, "float32")
-        channels, reach = x.shape[-1], self.n // 2
-        margins = [(0, 0)] * (len(x.shape) - 1) + [(reach, reach)]
-        squares = ops.pad(ops.square(x), margins)
-        total = sum(squares[..., i : i + channels] for i in range(self.n))
-        y = x * ops.power(self.k + self.alpha * total, -self.beta)
-        return ops.cast(y, self.compute_dtype)
+        channels, reach = inputs.shape[-1], self.n // 2
+        margins = [(0, 0)] * (len(inputs.shape) - 1) + [(reach, reach)]
+
+        def sum_of_neighbours(x):
+            x = ops.pad(x, margins)
+            return sum(x[..., i : i + channels] for i in range(self.n))
+
+        # Written out, the gradient is several times faster: i is j's neighbour as j is i's.
+        @ops.custom_gradient
+        def normalize(x):
+            base = self.k + self.alpha * sum_of_neighbours(ops.square(x))
+            factor = ops.exp(-self.beta * ops.log(base))  # a power, but faster
+            y = x * factor
+
+            def gradient(upstream):
+                shared = sum_of_neighbours(upstream * y / base)
+                return upstream * factor - 2 * self.alpha * self.beta * x * shared
+
+            return y, gradient
+
+        return ops.cast(normalize(ops.cast(inputs, "float32")), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -128,18 +142,18 @@ class MinibatchStandardDeviation(keras.layers.Layer):
 
     ProGAN (Karras et al. 2018), section 3: the standard deviation over the group at each
     place and channel, averaged over all of them, is a number a group, and fills the channel.
-    Of a batch of B pictures, i and j are of one group if they are equal modulo B / G, as in
-    the authors' code.
+    Of a batch of B pictures, i and j are of one group if they are equal modulo M = ceil(B / G),
+    as in the authors' code, which wants M * G pictures. Here any number will do, as the last
+    batch of an epoch may bring: some of the M groups are then smaller.
 
     Args:
-        group_size: G, pictures a group; a smaller batch is one group.
+        group_size: G, the most pictures a group.
         epsilon: added to the variance.
 
     Input (B, height, width, channels), output (B, height, width, channels + 1).
 
     Raises:
-        ValueError: a group size below 1; a batch, if its size is known, that can't be divided
-            into groups.
+        ValueError: a group size below 1; inputs of another rank.
     """
 
     def __init__(self, group_size=4, epsilon=1e-8, **kwargs):
@@ -151,21 +165,22 @@ class MinibatchStandardDeviation(keras.layers.Layer):
         self.epsilon = epsilon
 
     def call(self, inputs):
-        batch, (height, width, channels) = ops.shape(inputs)[0], inputs.shape[1:]
-        if isinstance(batch, int):
-            group = max(min(self.group_size, batch), 1)
-            if batch % group:
-                raise ValueError(
-                    f"inputs must have a multiple of group_size={self.group_size} pictures, or "
-                    f"fewer than that; received: {batch}"
-                )
-        else:
-            group = ops.maximum(ops.minimum(self.group_size, batch), 1)
+        if len(inputs.shape) != 4:
+            raise ValueError(
+                "inputs must have shape (batch, height, width, channels); "
+                f"received: {tuple(inputs.shape)}"
+            )
+        batch = ops.shape(inputs)[0]
+        group = ops.arange(batch) % ((batch + self.group_size - 1) // self.group_size)
+        together = ops.cast(ops.equal(group[:, None], group), "float32")
+        pictures = ops.sum(together, axis=1)[:, None, None, None]
+
+        def group_mean(x):
+            return ops.einsum("ij,jhwc->ihwc", together, x) / pictures
+
         x = ops.cast(inputs, "float32")
-        groups = ops.reshape(x, (group, batch // group, height * width * channels))
-        variance = ops.mean(ops.square(groups - ops.mean(groups, axis=0, keepdims=True)), axis=0)
-        deviation = ops.mean(ops.sqrt(variance + self.epsilon), axis=-1)
-        deviation = ops.reshape(ops.tile(deviation, [group]), (-1, 1, 1, 1))
+        variance = group_mean(ops.square(x - group_mean(x)))
+        deviation = ops.mean(ops.sqrt(variance + self.epsilon), axis=(1, 2, 3), keepdims=True)
         channel = ops.ones_like(x[..., :1]) * deviation
         return ops.concatenate([inputs, ops.cast(channel, inputs.dtype)], axis=-1)
 

@@ -28,20 +28,22 @@ class SpaceToDepth(keras.layers.Layer):
         self.block_size = block_size
 
     def call(self, inputs):
-        _, rows, columns, depth = self.compute_output_shape(inputs.shape)
-        size, channels = self.block_size, inputs.shape[-1]
+        depth = self.compute_output_shape(inputs.shape)[-1]
+        size, (_, height, width, channels) = self.block_size, ops.shape(inputs)
+        rows, columns = height // size, width // size
         x = ops.reshape(inputs, (-1, rows, size, columns, size * channels))
         return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4)), (-1, rows, columns, depth))
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
         size = self.block_size
-        if height % size or width % size:
+        if any(side is not None and side % size for side in (height, width)):
             raise ValueError(
                 f"inputs must have a height and width that {size} divides; "
                 f"received: {tuple(input_shape)}"
             )
-        return batch, height // size, width // size, channels * size**2
+        rows, columns = (side and side // size for side in (height, width))
+        return batch, rows, columns, channels * size**2
 
     def get_config(self):
         return {**super().get_config(), "block_size": self.block_size}
@@ -69,10 +71,11 @@ class DepthToSpace(keras.layers.Layer):
         self.block_size = block_size
 
     def call(self, inputs):
-        _, rows, columns, channels = self.compute_output_shape(inputs.shape)
-        size, (height, width) = self.block_size, inputs.shape[1:3]
+        channels = self.compute_output_shape(inputs.shape)[-1]
+        size, (_, height, width, _) = self.block_size, ops.shape(inputs)
         x = ops.reshape(inputs, (-1, height, width, size, size * channels))
-        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4)), (-1, rows, columns, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4))
+        return ops.reshape(x, (-1, height * size, width * size, channels))
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
@@ -81,7 +84,8 @@ class DepthToSpace(keras.layers.Layer):
             raise ValueError(
                 f"inputs must have a multiple of {size**2} channels; received: {tuple(input_shape)}"
             )
-        return batch, height * size, width * size, channels // size**2
+        rows, columns = (side and side * size for side in (height, width))
+        return batch, rows, columns, channels // size**2
 
     def get_config(self):
         return {**super().get_config(), "block_size": self.block_size}

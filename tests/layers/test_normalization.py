@@ -58,7 +58,7 @@ def pixel_reference(x, epsilon=1e-8):
 
 def minibatch_reference(x, group_size=2, epsilon=1e-8):
     batch, height, width, channels = x.shape
-    groups = batch // min(group_size, batch)
+    groups = -(-batch // group_size)
     y = np.zeros((batch, height, width, channels + 1))
     y[..., :-1] = x
     for b in range(batch):
@@ -177,17 +177,20 @@ def test_minibatch_golden(compiled):
         np.testing.assert_allclose(y[picture, ..., 3], deviation, rtol=1e-5)
 
 
-def test_minibatch_smaller_than_a_group_is_one_group():
-    x = random_map(1, (3, 2, 2, 4))
-    found = layers.MinibatchStandardDeviation(4)(x)
-    np.testing.assert_allclose(ops.convert_to_numpy(found), minibatch_reference(x, 4), rtol=1e-5)
+@pytest.mark.parametrize("batch", range(1, 10))
+def test_minibatch_of_any_size(compiled, batch):
+    # 3 pictures are one group, 7 are groups of 4 and 3, 9 are three of 3.
+    layer = compile_once(lambda: layers.MinibatchStandardDeviation(4), compiled, (batch, 2, 2, 4))
+    for seed in (1, 2, 4):
+        x = random_map(seed, (batch, 2, 2, 4))
+        np.testing.assert_allclose(layer(x), minibatch_reference(x, 4), rtol=1e-5)
 
 
 def test_minibatch_of_unknown_size():
     inputs = keras.Input((2, 2, 4))
     model = keras.Model(inputs, layers.MinibatchStandardDeviation(2)(inputs))
     assert model.output_shape == (None, 2, 2, 5)
-    for batch in (1, 2, 6):
+    for batch in (1, 2, 5, 6):
         x = random_map(1, (batch, 2, 2, 4))
         found = model.predict(x, verbose=0)
         np.testing.assert_allclose(found, minibatch_reference(x, 2), rtol=1e-5)
@@ -210,6 +213,13 @@ def test_instance_normalization_of_keras():
     found = keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)(x.astype("float32"))
     expected = (x - mean) / np.sqrt(variance + 1e-5)
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-4, atol=1e-5)
+    # It also sums in float32 where the squares overflow half precision.
+    found = keras.layers.GroupNormalization(groups=-1, dtype="mixed_float16")(300 * x)
+    assert keras.backend.standardize_dtype(found.dtype) == "float16"
+    exact = keras.layers.GroupNormalization(groups=-1)(np.float32(300 * x))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found).astype("float32"), ops.convert_to_numpy(exact), atol=4e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,8 +231,8 @@ def test_instance_normalization_of_keras():
         (lambda: layers.L2Normalization(epsilon=-1.0), "epsilon must be positive"),
         (lambda: layers.MinibatchStandardDeviation(0), "group_size must be .*received: 0"),
         (
-            lambda: layers.MinibatchStandardDeviation(4)(np.zeros((6, 1, 1, 1), "float32")),
-            "inputs must have a multiple of group_size=4 pictures.*received: 6",
+            lambda: layers.MinibatchStandardDeviation(4)(np.zeros((6, 1, 1), "float32")),
+            r"inputs must have shape .*received: \(6, 1, 1\)",
         ),
     ],
 )

@@ -131,6 +131,17 @@ def test_equal_to_tensorflow():
         np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), expected)
 
 
+@pytest.mark.parametrize("name", ["to depth 2", "to space 2"])
+def test_blocks_of_pictures_of_unknown_size(name):
+    layer, reference, shape = CASES[name]
+    inputs = keras.Input((None, None, shape[-1]))
+    model = keras.Model(inputs, layer(inputs))
+    assert model.output_shape[1:3] == (None, None)
+    for sides in ((2, 6), (4, 2)):
+        x = random_map(1, (3, *sides, shape[-1]))
+        np.testing.assert_array_equal(model.predict(x, verbose=0), reference(x))
+
+
 def test_reflection_of_pictures_of_unknown_size():
     inputs = keras.Input((None, None, 1))
     model = keras.Model(inputs, layers.ReflectionPadding2D(1)(inputs))
