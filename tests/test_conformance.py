@@ -1,10 +1,12 @@
-"""What every public layer and model must do, over one list of all of them."""
+"""What every public operator, layer and model must do, over one list of all of them."""
 
+import functools
 import inspect
 
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import kerasvision.detection
 import kerasvision.layers
@@ -13,26 +15,226 @@ from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
 from kerasvision.backbones.resnet import resnet18
 from kerasvision.backbones.vgg import vgg16
 from kerasvision.detection import SSD, ssd300, ssd512, ssd_resnet18, ssdlite
+from kerasvision.ops import boxes, matching, nms, roi, roi_pooling, sampling, unpooling
 
 
 def images(side):
     return np.random.default_rng(0).uniform(0, 255, (2, side, side, 3)).astype("float32")
 
 
-def boxes_and_scores():
-    rng = np.random.default_rng(0)
-    corner = rng.uniform(0, 0.7, (2, 30, 2))
-    boxes = np.concatenate([corner, corner + 0.3], axis=-1).astype("float32")
-    return boxes, rng.uniform(0, 1, (2, 30, 3)).astype("float32")
+def maps(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def random_boxes(*shape):
+    corner = np.random.default_rng(0).uniform(0, 0.7, (*shape, 2))
+    return np.concatenate([corner, corner + 0.3], axis=-1).astype("float32")
+
+
+def scores(*shape):
+    return np.random.default_rng(0).uniform(0.01, 0.99, shape).astype("float32")
+
+
+def labels(count, *shape):
+    return np.random.default_rng(0).integers(0, count, shape).astype("int32")
 
 
 # Name: (how to make it small, its inputs).
 LAYERS = {
-    "L2Normalization": (lambda: layers.L2Normalization(scale=5.0), lambda: (images(4),)),
+    "BedOfNailsUnpooling2D": (
+        lambda: layers.BedOfNailsUnpooling2D((2, 3)),
+        lambda: (maps(2, 4, 3, 2),),
+    ),
+    "DepthToSpace": (lambda: layers.DepthToSpace(2), lambda: (maps(2, 3, 2, 8),)),
+    "EqualizedConv2D": (lambda: layers.EqualizedConv2D(3, 3), lambda: (maps(2, 5, 4, 2),)),
+    "EqualizedDense": (lambda: layers.EqualizedDense(3), lambda: (maps(2, 5),)),
+    "GroupedConv2D": (
+        lambda: layers.GroupedConv2D(6, 3, groups=2),
+        lambda: (maps(2, 5, 4, 4),),
+    ),
+    "L2Normalization": (lambda: layers.L2Normalization(scale=5.0), lambda: (maps(2, 4, 4, 3),)),
+    "LocalResponseNormalization": (
+        lambda: layers.LocalResponseNormalization(alpha=0.1),
+        lambda: (maps(2, 4, 3, 8),),
+    ),
+    "MaxPoolingWithIndices2D": (
+        lambda: layers.MaxPoolingWithIndices2D(3, 2, "same"),
+        lambda: (maps(2, 5, 6, 2),),
+    ),
+    "MaxUnpooling2D": (
+        lambda: layers.MaxUnpooling2D(2, output_size=(7, 6)),
+        lambda: (maps(2, 3, 3, 2), labels(4, 2, 3, 3, 2)),
+    ),
+    "MinibatchStandardDeviation": (
+        lambda: layers.MinibatchStandardDeviation(2),
+        lambda: (maps(2, 3, 3, 2),),
+    ),
     "NonMaxSuppression": (
         lambda: layers.NonMaxSuppression(0.4, 0.1, max_detections=7, candidates=50),
-        boxes_and_scores,
+        lambda: (random_boxes(2, 30), scores(2, 30, 3)),
     ),
+    "PixelNormalization": (lambda: layers.PixelNormalization(), lambda: (maps(2, 3, 3, 4),)),
+    "PositionSensitiveRoIAlign": (
+        lambda: layers.PositionSensitiveRoIAlign(2),
+        lambda: (maps(2, 5, 6, 12), random_boxes(2, 4)),
+    ),
+    "PositionSensitiveRoIPooling": (
+        lambda: layers.PositionSensitiveRoIPooling(2),
+        lambda: (maps(2, 5, 6, 12), random_boxes(2, 4)),
+    ),
+    "ReflectionPadding2D": (
+        lambda: layers.ReflectionPadding2D((1, 2)),
+        lambda: (maps(2, 4, 5, 2),),
+    ),
+    "RoIAlign": (lambda: layers.RoIAlign(3), lambda: (maps(2, 5, 6, 4), random_boxes(2, 4))),
+    "RoIMaxPooling": (
+        lambda: layers.RoIMaxPooling((3, 2)),
+        lambda: (maps(2, 5, 6, 4), random_boxes(2, 4)),
+    ),
+    "SoftNonMaxSuppression": (
+        lambda: layers.SoftNonMaxSuppression(max_detections=7, candidates=50),
+        lambda: (random_boxes(2, 30), scores(2, 30, 3)),
+    ),
+    "SpaceToDepth": (lambda: layers.SpaceToDepth(2), lambda: (maps(2, 4, 6, 2),)),
+    "SpatialPyramidPooling": (
+        lambda: layers.SpatialPyramidPooling((1, 2, 3)),
+        lambda: (maps(2, 7, 5, 3),),
+    ),
+}
+# Layers that detectors, segmenters and generators take to phones. Non-maximum suppression goes
+# there by `kerasvision.export.nms`, which tests/export holds against that of the training.
+IN_LITERT = set(LAYERS) - {
+    "NonMaxSuppression",
+    "SoftNonMaxSuppression",
+    "EqualizedConv2D",
+    "EqualizedDense",
+    "MinibatchStandardDeviation",
+}
+
+OFFSETS = maps(2, 5, 4) / 4
+REFERENCES = np.concatenate([scores(5, 2), scores(5, 2)[::-1] / 2 + 0.1], axis=-1)
+MATCHES = labels(4, 2, 12) - 2
+# Name: (function of tensors, its inputs). Functions on NumPy constants aren't here.
+OPERATORS = {
+    "boxes.area": (boxes.area, lambda: (random_boxes(2, 5),)),
+    "boxes.ciou": (boxes.ciou, lambda: (random_boxes(2, 5), random_boxes(3)[::-1].copy())),
+    "boxes.clip": (boxes.clip, lambda: (3 * random_boxes(2, 5) - 1,)),
+    "boxes.decode": (boxes.decode, lambda: (OFFSETS, REFERENCES)),
+    "boxes.decode_yolo": (
+        functools.partial(boxes.decode_yolo, cell_size=(0.1, 0.2)),
+        lambda: (OFFSETS, REFERENCES),
+    ),
+    "boxes.diou": (boxes.diou, lambda: (random_boxes(2, 5), random_boxes(3))),
+    "boxes.encode": (boxes.encode, lambda: (random_boxes(2, 5), REFERENCES)),
+    "boxes.encode_yolo": (
+        functools.partial(boxes.encode_yolo, cell_size=(1.0, 1.0)),
+        lambda: (random_boxes(2, 5), REFERENCES),
+    ),
+    "boxes.giou": (boxes.giou, lambda: (random_boxes(2, 5), random_boxes(3))),
+    "boxes.iou": (boxes.iou, lambda: (random_boxes(2, 5), random_boxes(3))),
+    "boxes.to_center_form": (boxes.to_center_form, lambda: (random_boxes(2, 5),)),
+    "boxes.to_corner_form": (boxes.to_corner_form, lambda: (REFERENCES,)),
+    "matching.arg_max_matching": (
+        functools.partial(matching.arg_max_matching, force_match=True),
+        lambda: (scores(2, 3, 9),),
+    ),
+    "matching.bipartite_matching": (matching.bipartite_matching, lambda: (scores(2, 3, 9),)),
+    "matching.match_default_boxes": (matching.match_default_boxes, lambda: (scores(2, 3, 9),)),
+    "sampling.balanced_sampling": (
+        functools.partial(sampling.balanced_sampling, num_samples=6, positive_fraction=0.5, seed=1),
+        lambda: (MATCHES,),
+    ),
+    "sampling.hard_negative_mining": (
+        sampling.hard_negative_mining,
+        lambda: (scores(2, 12), MATCHES == 1),
+    ),
+    "nms.batched_non_max_suppression": (
+        functools.partial(nms.batched_non_max_suppression, max_detections=9),
+        lambda: (random_boxes(2, 30), scores(2, 30, 3)),
+    ),
+    "nms.labelled_non_max_suppression": (
+        functools.partial(nms.labelled_non_max_suppression, max_detections=9),
+        lambda: (random_boxes(2, 30), scores(2, 30), labels(3, 2, 30)),
+    ),
+    "nms.non_max_suppression": (
+        functools.partial(nms.non_max_suppression, max_detections=9),
+        lambda: (random_boxes(2, 30), scores(2, 30)),
+    ),
+    "nms.batched_soft_non_max_suppression": (
+        functools.partial(nms.batched_soft_non_max_suppression, max_detections=9),
+        lambda: (random_boxes(2, 30), scores(2, 30, 3)),
+    ),
+    "nms.soft_non_max_suppression": (
+        functools.partial(nms.soft_non_max_suppression, max_detections=9),
+        lambda: (random_boxes(2, 30), scores(2, 30)),
+    ),
+    "nms.mask_iou": (nms.mask_iou, lambda: (maps(2, 5, 6, 4) > 0,)),
+    "nms.matrix_non_max_suppression": (
+        functools.partial(nms.matrix_non_max_suppression, max_detections=4),
+        lambda: (scores(2, 5, 5), scores(2, 5)),
+    ),
+    "roi.fpn_levels": (
+        functools.partial(roi.fpn_levels, image_size=(800, 1200), min_level=2, max_level=5),
+        lambda: (random_boxes(2, 5),),
+    ),
+    "roi.multilevel_roi_align": (
+        lambda p2, p3, rois: roi.multilevel_roi_align([p2, p3], rois, 3, (64, 64), max_level=3),
+        lambda: (maps(2, 8, 8, 3), maps(2, 4, 4, 3), random_boxes(2, 5)),
+    ),
+    "roi.position_sensitive_roi_align": (
+        functools.partial(roi.position_sensitive_roi_align, output_size=2),
+        lambda: (maps(2, 5, 6, 12), random_boxes(2, 4)),
+    ),
+    "roi.roi_align": (
+        functools.partial(roi.roi_align, output_size=3),
+        lambda: (maps(2, 5, 6, 4), random_boxes(2, 4)),
+    ),
+    "roi_pooling.position_sensitive_roi_pooling": (
+        functools.partial(roi_pooling.position_sensitive_roi_pooling, output_size=2),
+        lambda: (maps(2, 5, 6, 12), random_boxes(2, 4)),
+    ),
+    "roi_pooling.roi_max_pooling": (
+        functools.partial(roi_pooling.roi_max_pooling, output_size=(3, 2)),
+        lambda: (maps(2, 5, 6, 4), random_boxes(2, 4)),
+    ),
+    "roi_pooling.spatial_pyramid_pooling": (
+        roi_pooling.spatial_pyramid_pooling,
+        lambda: (maps(2, 7, 5, 3),),
+    ),
+    "unpooling.bed_of_nails_unpooling": (
+        unpooling.bed_of_nails_unpooling,
+        lambda: (maps(2, 3, 2, 2),),
+    ),
+    "unpooling.max_pooling_with_indices": (
+        unpooling.max_pooling_with_indices,
+        lambda: (maps(2, 4, 6, 2),),
+    ),
+    "unpooling.max_unpooling": (
+        unpooling.max_unpooling,
+        lambda: (maps(2, 3, 3, 2), labels(4, 2, 3, 3, 2)),
+    ),
+    "unpooling.nearest_unpooling": (unpooling.nearest_unpooling, lambda: (maps(2, 3, 2, 2),)),
+}
+# What these share among themselves, and what computes with sizes instead of tensors.
+HELPERS = {
+    "boxes.check_boxes",
+    "nms.check_method",
+    "nms.check_settings",
+    "roi.check_batches",
+    "roi.check_features",
+    "roi.check_rois",
+    "roi.check_sampling",
+    "roi.check_size",
+    "roi.finite_rois",
+    "roi.num_classes",
+    "roi.position_sensitive_sums",
+    "roi.pyramid_maps",
+    "roi.quotient",
+    "roi.roi_sides",
+    "roi.rounded",
+    "roi_pooling.check_levels",
+    "unpooling.pooled_size",
+    "unpooling.unpooled_size",
 }
 # Name: (how to make it small, side of its images).
 DETECTORS = {
@@ -49,18 +251,36 @@ COUNTS = {
 
 
 def as_numpy(value):
-    return keras.tree.map_structure(keras.ops.convert_to_numpy, value)
+    return keras.tree.map_structure(ops.convert_to_numpy, value)
 
 
 def assert_equal(received, expected, tolerance=1e-6):
-    keras.tree.map_structure(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance), received, expected
-    )
+    # Flat, because files turn tuples into lists.
+    received, expected = keras.tree.flatten(received), keras.tree.flatten(expected)
+    assert len(received) == len(expected)
+    for a, b in zip(received, expected):
+        np.testing.assert_allclose(a, b, atol=tolerance)
+
+
+def public_functions(module):
+    prefix = module.__name__.split(".")[-1]
+    return {
+        f"{prefix}.{name}"
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
+    }
 
 
 def test_the_lists_are_complete():
-    public = {name for name, value in vars(kerasvision.layers).items() if inspect.isclass(value)}
+    public = {
+        name
+        for name, value in vars(kerasvision.layers).items()
+        if inspect.isclass(value) and issubclass(value, keras.Layer)
+    }
     assert public == set(LAYERS)
+    modules = (boxes, matching, nms, roi, roi_pooling, sampling, unpooling)
+    operators = set().union(*(public_functions(module) for module in modules))
+    assert operators == set(OPERATORS) | HELPERS
     functions = {
         name for name, value in vars(kerasvision.detection).items() if inspect.isfunction(value)
     }
@@ -68,26 +288,102 @@ def test_the_lists_are_complete():
     assert kerasvision.detection.SSD is SSD
 
 
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator_is_the_same_compiled(name, compiled):
+    function, inputs = OPERATORS[name]
+    expected = as_numpy(function(*inputs()))
+    assert_equal(as_numpy(compiled(lambda *x: function(*x))(*inputs())), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator_computes_in_float32(name):
+    """Half-precision inputs give what the same numbers give in float32, rounded once at most."""
+    function, inputs = OPERATORS[name]
+    halves = [ops.cast(x, "bfloat16") if x.dtype == np.float32 else x for x in inputs()]
+    floats = [ops.cast(x, "float32") if "bfloat16" in str(x.dtype) else x for x in halves]
+    received, expected = (
+        [as_numpy(ops.cast(x, "float32")) for x in keras.tree.flatten(function(*inputs))]
+        for inputs in (halves, floats)
+    )
+    for a, b in zip(received, expected):
+        np.testing.assert_allclose(a, b, rtol=4e-3)
+
+
+def model_of(name):
+    """A layer as a model, and its inputs."""
+    make, inputs = LAYERS[name]
+    keras.utils.set_random_seed(0)
+    inputs = inputs()
+    symbols = [keras.Input(x.shape[1:], dtype=x.dtype) for x in inputs]
+    return keras.Model(symbols, make()(*symbols)), list(inputs)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_survives_config_and_file(name, tmp_path):
-    make, inputs = LAYERS[name]
-    layer, inputs = make(), inputs()
-    expected = as_numpy(layer(*inputs))
+    model, inputs = model_of(name)
+    expected = as_numpy(model(inputs))
+    layer = model.layers[-1]
     copy = type(layer).from_config(layer.get_config())
+    copy(*inputs)  # makes the weights
+    copy.set_weights(layer.get_weights())
     assert_equal(as_numpy(copy(*inputs)), expected)
-    symbols = [keras.Input(x.shape[1:]) for x in inputs]
-    model = keras.Model(symbols, make()(*symbols))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert_equal(as_numpy(loaded(list(inputs))), as_numpy(model(list(inputs))))
+    assert_equal(as_numpy(loaded(inputs)), expected)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_knows_its_output(name):
+    model, inputs = model_of(name)
+    keras.tree.map_structure(
+        lambda symbol, value: np.testing.assert_equal(
+            (symbol.shape[1:], symbol.dtype), (tuple(value.shape)[1:], str(value.dtype))
+        ),
+        model.output,
+        as_numpy(model(inputs)),
+    )
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_is_the_same_compiled(name, compiled):
-    make, inputs = LAYERS[name]
-    layer, inputs = make(), inputs()
-    expected = as_numpy(layer(*inputs))
-    assert_equal(as_numpy(compiled(lambda *x: layer(*x))(*inputs)), expected, 1e-5)
+    model, inputs = model_of(name)
+    expected = as_numpy(model(inputs))
+    assert_equal(as_numpy(compiled(lambda *x: model(list(x)))(*inputs)), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_in_mixed_precision(name):
+    model, inputs = model_of(name)
+    # The same numbers for both.
+    inputs = [as_numpy(ops.cast(ops.cast(x, "bfloat16"), x.dtype)) for x in inputs]
+    expected = as_numpy(model(inputs))
+    layer = model.layers[-1]
+    mixed = type(layer).from_config({**layer.get_config(), "dtype": "mixed_bfloat16"})
+    mixed(*inputs)  # makes the weights
+    mixed.set_weights(layer.get_weights())
+    received = keras.tree.map_structure(lambda x: as_numpy(ops.cast(x, "float32")), mixed(*inputs))
+    assert_equal(received, expected, 4e-2 if layer.weights else 2e-2)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_survives_a_saved_model(name, tmp_path):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("SavedModel is TensorFlow's")
+    import tensorflow as tf
+
+    model, inputs = model_of(name)
+    model.export(tmp_path / "model", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    tensors = [tf.constant(x) for x in inputs]
+    received = served.serve(tensors)
+    assert_equal(as_numpy(received), as_numpy(model(inputs)), 1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(IN_LITERT))
+def test_layer_is_the_same_in_litert(name, in_litert):
+    model, inputs = model_of(name)
+    received = in_litert(lambda *x: model(list(x)), *inputs)(*inputs)
+    assert_equal(received, as_numpy(model(inputs)), 1e-5)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
