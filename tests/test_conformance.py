@@ -222,6 +222,7 @@ HELPERS = {
     "nms.check_settings",
     "roi.check_batches",
     "roi.check_features",
+    "roi.check_level_range",
     "roi.check_rois",
     "roi.check_sampling",
     "roi.check_size",

@@ -74,12 +74,8 @@ def roi_max_pooling(features, rois, output_size):
             numbers = ops.cumsum(ops.ones_like(ops.reshape(x, (-1,)), dtype="int32")) - 1
             _, places = over_bins((x, ops.reshape(numbers, shape)), _first_maximum)
             change = ops.where(occupied, ops.cast(upstream[0], "float32"), 0.0)
-            total = ops.scatter_update(
-                ops.zeros_like(numbers, dtype="float32"),
-                ops.reshape(places, (-1, 1)),
-                ops.reshape(change, (-1,)),
-                reduction="add",
-            )
+            places, change = ops.reshape(places, (-1, 1)), ops.reshape(change, (-1,))
+            total = ops.scatter(places, change, ops.shape(numbers))
             return ops.cast(ops.reshape(total, shape), x.dtype)
 
         (maxima,) = over_bins((x,), lambda a, b: (ops.maximum(a[0], b[0]),))

@@ -6,6 +6,7 @@ no list of all cells is ever in memory.
 """
 
 import dataclasses
+import inspect
 import operator
 
 import keras
@@ -15,9 +16,10 @@ from keras import ops
 # Cells along each side that one kernel adds up; more of them take a loop.
 _CELLS_AT_ONCE = 4
 # Numbers that one scatter of the gradient adds: on a CPU what its caches hold; accelerators
-# want few and wide steps.
+# want few and wide steps, and so does Keras before 3.15, which can't add in place.
 _NUMBERS_AT_ONCE = 2**21
-_NUMBERS_AT_ONCE_ON_ACCELERATORS = 2**28
+_NUMBERS_AT_ONCE_IN_WIDE_STEPS = 2**28
+_ADDS_IN_PLACE = "reduction" in inspect.signature(ops.scatter_update).parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +94,7 @@ def weighted_sums(table, rows, columns):
                 products = ops.reshape(products, (*ops.shape(products)[:3], b, -1))
                 by_row = ops.einsum("rhwij,rwj->rhi", products, _take(column_weights, j))
                 by_column = ops.einsum("rhwij,rhi->rwj", products, _take(row_weights, i))
-                return tuple(
-                    ops.scatter_update(total, [[block]], change[None], reduction="add")
-                    for total, block, change in zip(totals, (i, j), (by_row, by_column))
-                )
+                return (_add_to_block(totals[0], i, by_row), _add_to_block(totals[1], j, by_column))
 
             of_table = for_each_block(scatter, ops.zeros(ops.shape(table), dtype="float32"))
             of_weights = for_each_block(
@@ -120,7 +119,8 @@ def _scatter_add(total, cells, weights, values, fewest):
     """
     rois, (height, width, taps), channels = ops.shape(cells)[0], cells.shape[1:], total.shape[-1]
     on_cpu = all(name.startswith("cpu") for name in keras.distribution.list_devices())
-    numbers = _NUMBERS_AT_ONCE if on_cpu else _NUMBERS_AT_ONCE_ON_ACCELERATORS
+    narrow = on_cpu and _ADDS_IN_PLACE
+    numbers = _NUMBERS_AT_ONCE if narrow else _NUMBERS_AT_ONCE_IN_WIDE_STEPS
     step = min(max(numbers // (height * width * taps * channels), 1), fewest)
 
     # RoIs that read the same cells one after another find them in the caches.
@@ -137,12 +137,10 @@ def _scatter_add(total, cells, weights, values, fewest):
         shares = ops.where(fresh[:, None, None, None], shares, 0.0)
         change = ops.take(values, ops.slice(order, (first,), (step,)), axis=0)
         change = change[:, :, :, None] * shares[..., None]
-        return ops.scatter_update(
-            total,
-            ops.reshape(here, (-1, 1)),
-            ops.reshape(change, (-1, channels)),
-            reduction="add",
-        )
+        here, change = ops.reshape(here, (-1, 1)), ops.reshape(change, (-1, channels))
+        if _ADDS_IN_PLACE:
+            return ops.scatter_update(total, here, change, reduction="add")
+        return total + ops.scatter(here, change, ops.shape(total))
 
     return ops.fori_loop(0, _ceil_divide(rois, step), add_some, total)
 
@@ -162,6 +160,11 @@ def _outer(combine, rows, columns):
         combine(rows[:, :, None, i], columns[:, None, :, j])
         for i, j in np.ndindex(rows.shape[-1], columns.shape[-1])
     ]
+
+
+def _add_to_block(blocks, index, change):
+    here = ops.reshape(ops.arange(blocks.shape[0]) == index, (-1, 1, 1, 1))
+    return ops.where(here, blocks + change, blocks)
 
 
 def _take(blocks, index):
