@@ -213,13 +213,6 @@ def test_instance_normalization_of_keras():
     found = keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)(x.astype("float32"))
     expected = (x - mean) / np.sqrt(variance + 1e-5)
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-4, atol=1e-5)
-    # It also sums in float32 where the squares overflow half precision.
-    found = keras.layers.GroupNormalization(groups=-1, dtype="mixed_float16")(300 * x)
-    assert keras.backend.standardize_dtype(found.dtype) == "float16"
-    exact = keras.layers.GroupNormalization(groups=-1)(np.float32(300 * x))
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(found).astype("float32"), ops.convert_to_numpy(exact), atol=4e-3
-    )
 
 
 @pytest.mark.parametrize(
