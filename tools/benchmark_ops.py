@@ -495,7 +495,7 @@ def plot(results, path):
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel("time of the peer, in times of kerasvision")
-    axes.margins(x=0.1)
+    axes.margins(x=0.1, y=0.01)
     figure.savefig(path, dpi=110)
 
 

@@ -368,6 +368,11 @@ class SSD(keras.Model):
                 "the network's offsets and the default boxes must have the same shape (A, 4); "
                 f"received: {offsets_shape} and {default_boxes.shape}"
             )
+        if max_detections > len(default_boxes) * num_classes:
+            raise ValueError(
+                "max_detections must be at most the number of default boxes times that of classes; "
+                f"received: {max_detections} of {len(default_boxes)} x {num_classes}"
+            )
         self.network = network
         self.num_classes = num_classes
         self.default_boxes = default_boxes

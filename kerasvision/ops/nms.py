@@ -48,8 +48,9 @@ def non_max_suppression(
     single = len(boxes.shape) == 2
     if single:
         boxes, scores = boxes[None], scores[None]
-    scores = _candidate_scores(boxes, scores, score_threshold)[:, :, None]
-    kept, count = _greedy(boxes, scores, None, iou_threshold, max_detections)
+    kept, count = _greedy(
+        boxes, scores[:, :, None], None, iou_threshold, score_threshold, max_detections
+    )
     return (kept[0], count[0]) if single else (kept, count)
 
 
@@ -90,15 +91,15 @@ def batched_non_max_suppression(
     check_settings(iou_threshold, score_threshold, max_detections, candidates)
     _check_number(max_detections, scores.shape[1] * (1 if class_agnostic else scores.shape[2]))
     boxes, scores = _with_a_row(boxes), _with_a_row(scores, -math.inf)
-    scores = _candidate_scores(boxes[:, :, None], scores, score_threshold)
     labels = None
     if class_agnostic:
+        scores = ops.where(scores < math.inf, scores, -math.inf)
         labels = ops.cast(ops.argmax(scores, axis=2), "int32")
         scores = ops.max(scores, axis=2, keepdims=True)
     num_boxes, num_classes = scores.shape[1:]
 
     if candidates is not None and candidates < num_boxes * num_classes:
-        scores, pairs = _top_pairs(scores, candidates)
+        scores, pairs = _top_pairs(scores, _usable(boxes), score_threshold, candidates)
         scores = scores[:, :, None]
         boxes = _take_rows(boxes, pairs // num_classes)
         if class_agnostic:
@@ -108,7 +109,7 @@ def batched_non_max_suppression(
     if candidates is not None:
         max_detections = min(max_detections, candidates)
     apart = None if class_agnostic else labels
-    kept, count = _greedy(boxes, scores, apart, iou_threshold, max_detections)
+    kept, count = _greedy(boxes, scores, apart, iou_threshold, score_threshold, max_detections)
     return _detections(boxes, scores, labels, kept, count)
 
 
@@ -138,9 +139,8 @@ def labelled_non_max_suppression(
     _check_number(max_detections, scores.shape[-1])
     labels = _with_a_row(_labels_like(labels, scores))
     boxes, scores = _with_a_row(boxes), _with_a_row(scores, -math.inf)
-    scores = _candidate_scores(boxes, scores, score_threshold, labels)
     scores = scores[:, :, None]
-    kept, count = _greedy(boxes, scores, labels, iou_threshold, max_detections)
+    kept, count = _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_detections)
     return _detections(boxes, scores, labels, kept, count)
 
 
@@ -165,80 +165,66 @@ def _detections(boxes, scores, labels, kept, count):
 # each class to a place of their own.
 
 
-def _greedy(boxes, scores, labels, iou_threshold, max_detections, block_size=None):
+def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_detections, block_size=None):
     """Greedy suppression of (box, class) pairs.
 
     Args:
         boxes: (B, N, 4).
-        scores: (B, N, C), -inf for pairs that aren't candidates.
+        scores: (B, N, C).
         labels: (B, N) int32; None: the classes are the columns of `scores`.
-        iou_threshold, max_detections: as above.
+        iou_threshold, score_threshold, max_detections: as above.
         block_size: how many pairs are resolved among themselves in one step.
 
     Returns:
         kept pairs (B, K) int32, numbered along (N, C) and padded with -1; count (B,) int32.
     """
     block_size = _default_block_size() if block_size is None else block_size
-    num_classes = scores.shape[2]
-    # Where few boxes overlap, a quarter more than what is wanted is enough.
-    chunk_size = _round_up(max_detections + max_detections // 4, block_size)
-    capacity = _round_up(max_detections, block_size)
-    missing = max(_round_up(chunk_size, num_classes) // num_classes - scores.shape[1], 0)
-    scores = ops.pad(
-        ops.stop_gradient(scores), ((0, 0), (0, missing), (0, 0)), constant_values=-math.inf
-    )
-    columns = ops.pad(_columns(ops.stop_gradient(boxes), labels), ((0, 0), (0, 0), (0, missing)))
-    num_boxes = scores.shape[1]
-    scores = ops.reshape(scores, (-1, num_boxes * num_classes))
-    order = ops.arange(num_boxes * num_classes)
-    slots = ops.arange(capacity)
+    num_boxes, num_classes = scores.shape[1:]
+    # Where few boxes overlap, a quarter more than what is wanted is enough. The pairs of several
+    # classes overlap more, and to go over all of them once more takes longer than a larger chunk.
+    chunk_size = max_detections * 5 // 4 if num_classes == 1 else max_detections * 5
+    chunk_size = _round_up(chunk_size, block_size)
+    missing = max(_round_up(chunk_size, num_classes) // num_classes - num_boxes, 0)
+    rows = ((0, 0), (0, missing))
+    usable = ops.pad(_usable(boxes, labels), rows)
+    scores = ops.pad(ops.stop_gradient(scores), (*rows, (0, 0)))
+    columns = ops.pad(_columns(ops.stop_gradient(boxes), labels), ((0, 0), *rows))
 
-    def unfinished(scores, worst, kept, kept_columns, count, tested):
+    def unfinished(usable, worst, last, kept, kept_columns, count, tested):
         return ops.any((count < max_detections) & (worst > -math.inf))
 
-    def one_chunk(scores, worst, kept, kept_columns, count, tested):
+    def one_chunk(usable, worst, last, kept, kept_columns, count, tested):
         if num_classes == 1:
             # What the kept boxes suppress needn't be sorted.
-            scores = _suppress(
-                scores, columns, kept_columns, tested, count, iou_threshold, block_size
+            usable = _suppress(
+                usable, columns, kept_columns, tested, count, iou_threshold, block_size
             )
-        top_scores, top = _top_pairs(ops.reshape(scores, (-1, num_boxes, num_classes)), chunk_size)
+        top_scores, top = _top_pairs(scores, usable, score_threshold, chunk_size, worst, last)
         # A minimum instead of the last element: XLA would sort everything for a slice of top_k.
-        worst = ops.min(top_scores, axis=1, keepdims=True)
-        last = ops.max(ops.where(top_scores == worst, top, -1), axis=1, keepdims=True)
-        left = (scores < worst) | ((scores == worst) & (order > last))
+        worst = ops.min(top_scores, axis=1)
+        last = ops.max(ops.where(top_scores == worst[:, None], top, -1), axis=1)
 
         top_columns = ops.take_along_axis(columns, (top // num_classes)[None], axis=2)
         if num_classes > 1:
             top_labels = ops.cast(top % num_classes, "float32")
             top_columns = ops.concatenate([top_columns, top_labels[None]])
-            top_scores = _suppress(
-                *(top_scores, top_columns, kept_columns, tested * 0, count),
-                *(iou_threshold, block_size),
-            )
-        chosen = _resolve(top_columns, top_scores > -math.inf, iou_threshold, block_size)
-
-        # The chosen ones, in their order, go behind the kept ones.
-        total = ops.sum(ops.cast(chosen, "int32"), axis=1)
-        slot = slots - count[:, None]
-        new = (slot >= 0) & (slot < total[:, None])
-        source = _places(chosen, ops.where(new, slot, 0), block_size)
-        kept = ops.where(new, ops.take_along_axis(top, source, axis=1), kept)
-        kept_columns = ops.where(
-            new, ops.take_along_axis(top_columns, source[None], axis=2), kept_columns
+        state = _resolve(
+            *(top, top_columns, top_scores > -math.inf, kept, kept_columns, count),
+            *(iou_threshold, max_detections, block_size),
         )
-        scores = ops.where(left, scores, -math.inf)
-        return scores, worst[:, 0], kept, kept_columns, count + total, count
+        return usable, worst, last, *state, count
 
     batch = ops.shape(scores)[0]
+    capacity = _round_up(max_detections, block_size)
     nothing = ops.zeros((batch,), "int32")
     num_columns = columns.shape[0] + (num_classes > 1)
-    _, _, kept, _, count, _ = ops.while_loop(
+    _, _, _, kept, _, count, _ = ops.while_loop(
         unfinished,
         one_chunk,
         (
-            scores,
+            usable,
             ops.full((batch,), math.inf),
+            nothing,
             ops.full((batch, capacity), -1, dtype="int32"),
             ops.zeros((num_columns, batch, capacity)),
             nothing,
@@ -254,19 +240,52 @@ def _default_block_size():
     return 128 if all(device.startswith("cpu") for device in devices) else 1280
 
 
-def _top_pairs(scores, number):
-    """The best of scores (B, N, C), and their places along (N, C), both (B, number)."""
+def _top_pairs(scores, usable, score_threshold, number, worst=None, last=None):
+    """The best of scores (B, N, C), and their places along (N, C), both (B, number).
+
+    What is looked at are finite scores above the threshold, of boxes that are usable (B, N), and
+    behind the pair that scores `worst` (B,) at place `last` (B,). Too few are filled up with -inf.
+    """
     num_boxes, num_classes = scores.shape[1:]
-    if num_classes == 1 or num_boxes <= number:
-        return ops.top_k(ops.reshape(scores, (-1, num_boxes * num_classes)), number)
-    # The best pairs are among the boxes that are best by their maxima, and fewer are quicker
-    # to sort. These boxes stay in their order, for pairs that score alike.
-    _, box = ops.top_k(ops.max(scores, axis=2), number)
-    box = ops.sort(box, axis=1)
-    few = ops.reshape(_take_rows(scores, box), (-1, number * num_classes))
-    top_scores, place = ops.top_k(few, number)
-    box = ops.take_along_axis(box, place // num_classes, axis=1)
-    return top_scores, box * num_classes + place % num_classes
+    if worst is None:
+        worst, last = math.inf, 0
+    else:
+        worst, last = worst[:, None, None], last[:, None, None]
+
+    def left(scores, place):
+        # NaN and infinity aren't below infinity.
+        behind = (scores < worst) | ((scores == worst) & (place > last) & (worst < math.inf))
+        return ops.where(behind, scores, -math.inf)
+
+    def candidates(scores, usable):
+        # Sorting would put -0 behind 0, though they are equal.
+        scores = ops.where(scores == 0.0, 0.0, scores)
+        return ops.where(usable & (scores > score_threshold), scores, -math.inf)
+
+    place = ops.reshape(ops.arange(num_boxes * num_classes), (num_boxes, num_classes))
+    if num_classes == 1:
+        return ops.top_k(candidates(left(scores, place)[:, :, 0], usable), number)
+    if num_boxes > number:
+        # The best pairs are among the boxes that are best by their maxima, and fewer are quicker
+        # to sort. These boxes stay in their order, for pairs that score alike.
+        # Most often nothing is too high, and to find that out is quicker than to leave it out.
+        best = ops.max(scores, axis=2, keepdims=True)
+        best = ops.cond(
+            ops.all(best < worst),
+            lambda: best,
+            lambda: ops.max(left(scores, place), axis=2, keepdims=True),
+        )
+        _, box = ops.top_k(candidates(best[:, :, 0], usable), number)
+        box = ops.sort(box, axis=1)
+        scores = _take_rows(scores, box)
+        usable = ops.take_along_axis(usable, box, axis=1)
+        place = box[:, :, None] * num_classes + ops.arange(num_classes)
+    scores = candidates(left(scores, place), usable[:, :, None])
+    top_scores, top = ops.top_k(ops.reshape(scores, (-1, scores.shape[1] * num_classes)), number)
+    if num_boxes > number:
+        box = ops.take_along_axis(box, top // num_classes, axis=1)
+        top = box * num_classes + top % num_classes
+    return top_scores, top
 
 
 def _columns(boxes, labels):
@@ -321,36 +340,54 @@ def _blocks(columns, block_size):
 # would take each of its numbers anew for each pair.
 
 
-def _suppress(scores, columns, kept_columns, first, end, iou_threshold, block_size):
-    """Scores (B, N), -inf for boxes that overlap the kept ones number `first` to `end` - 1."""
+def _suppress(usable, columns, kept_columns, first, end, iou_threshold, block_size):
+    """Usable boxes (B, N) less those that overlap the kept ones number `first` to `end` - 1."""
     blocks = _blocks(kept_columns, block_size)
     first = ops.min(first) // block_size
     end = ops.minimum(ops.max(end), kept_columns.shape[2])
 
-    def one_block(step, block, scores):
+    def one_block(step, block, usable):
         suppressed = ops.any(_overlap(block, columns, iou_threshold), axis=1)
         step = step + 1
         block = ops.take(blocks, ops.minimum(step, blocks.shape[0] - 1), axis=0)
-        return step, block, ops.where(suppressed, -math.inf, scores)
+        return step, block, usable & ~suppressed
 
-    _, _, scores = ops.while_loop(
-        lambda step, block, scores: step * block_size < end,
+    _, _, usable = ops.while_loop(
+        lambda step, block, usable: step * block_size < end,
         one_block,
-        (first, ops.take(blocks, ops.minimum(first, blocks.shape[0] - 1), axis=0), scores),
+        (first, ops.take(blocks, ops.minimum(first, blocks.shape[0] - 1), axis=0), usable),
     )
-    return scores
+    return usable
 
 
-def _resolve(columns, candidates, iou_threshold, block_size):
-    """Which of the candidates (B, N) greedy suppression keeps; boxes come best first."""
-    number = columns.shape[2]
+def _resolve(
+    top, columns, candidates, kept, kept_columns, count, iou_threshold, max_detections, block_size
+):
+    """Adds to what is kept those of a chunk, best first, that greedy suppression keeps.
+
+    Args:
+        top: (B, N) places of the pairs, and columns: (5 or 6, B, N) of their boxes.
+        candidates: (B, N) bool, False for what only fills the chunk up.
+        kept: (B, capacity) int32, of which the first `count` (B,) are taken, and
+            kept_columns: (5 or 6, B, capacity), of boxes without area behind these.
+
+    Returns:
+        kept, kept_columns and count, with the new ones.
+    """
     blocks = _blocks(columns, block_size)
     candidate_blocks = _blocks(candidates[None], block_size)
+    top_blocks = _blocks(top[None], block_size)
     earlier = ops.arange(block_size)[:, None] < ops.arange(block_size)
+    slots = ops.arange(kept.shape[1])
+    last = blocks.shape[0] - 1
 
-    def one_block(step, block, candidates, kept):
-        by_earlier_blocks = _overlap(columns, block, iou_threshold) & kept[:, :, None]
-        candidates = candidates[0] & ~ops.any(by_earlier_blocks, axis=1)
+    def unfinished(step, block, candidates, kept, kept_columns, count):
+        left = ops.any(candidates, axis=(0, 2)) & (count < max_detections)
+        return (step <= last) & ops.any(left)
+
+    def one_block(step, block, candidates, kept, kept_columns, count):
+        suppressed = ops.any(_overlap(kept_columns, block, iou_threshold), axis=1)
+        left = candidates[0] & ~suppressed
         suppresses = _overlap(block, block, iou_threshold) & earlier
 
         # Greedy suppression is the fixed point of "kept = candidate and not suppressed by a
@@ -358,48 +395,32 @@ def _resolve(columns, candidates, iou_threshold, block_size):
         # 2 to 6.
         def one_round(chosen, _):
             suppressed = ops.any(chosen[:, :, None] & suppresses, axis=1)
-            return candidates & ~suppressed, chosen
+            return left & ~suppressed, chosen
 
         chosen, _ = ops.while_loop(
-            lambda chosen, previous: ops.any(chosen != previous),
-            one_round,
-            one_round(candidates, candidates),
+            lambda chosen, previous: ops.any(chosen != previous), one_round, one_round(left, left)
         )
-        place = ops.arange(number) // block_size == step
-        kept = ops.where(place, ops.tile(chosen, (1, number // block_size)), kept)
+
+        # The chosen ones, in their order, go behind the kept ones.
+        number = ops.cumsum(ops.cast(chosen, "int32"), axis=1)
+        place = ops.sum(ops.cast(number[:, :, None] <= ops.arange(block_size), "int32"), axis=1)
+        slot = slots - count[:, None]
+        new = (slot >= 0) & (slot < number[:, -1:])
+        place = ops.take_along_axis(place, ops.where(new, slot, 0), axis=1)
+        place = ops.minimum(place, block_size - 1)
+        top_block = ops.take(top_blocks, step, axis=0)[0]
+        kept = ops.where(new, ops.take_along_axis(top_block, place, axis=1), kept)
+        kept_columns = ops.where(new, ops.take_along_axis(block, place[None], axis=2), kept_columns)
+        count = count + number[:, -1]
         step = step + 1
-        following = ops.minimum(step, blocks.shape[0] - 1)
+        following = ops.minimum(step, last)
         block = ops.take(blocks, following, axis=0)
-        return step, block, ops.take(candidate_blocks, following, axis=0), kept
+        return step, block, ops.take(candidate_blocks, following, axis=0), kept, kept_columns, count
 
-    *_, kept = ops.while_loop(
-        lambda step, block, candidates, kept: (step < blocks.shape[0]) & ops.any(candidates),
-        one_block,
-        (0, blocks[0], candidate_blocks[0], ops.zeros_like(candidates)),
+    *_, kept, kept_columns, count = ops.while_loop(
+        unfinished, one_block, (0, blocks[0], candidate_blocks[0], kept, kept_columns, count)
     )
-    return kept
-
-
-def _places(chosen, number, block_size):
-    """Places (B, K) of the chosen ones of (B, N) that have these numbers (B, K), from 0.
-
-    Sorting the chosen ones to the front says the same, and takes XLA longer on CPUs.
-    """
-    chosen = ops.reshape(ops.cast(chosen, "int32"), (-1, chosen.shape[1] // block_size, block_size))
-    number_in_block = ops.cumsum(chosen, axis=2)
-    place_in_block = ops.sum(
-        ops.cast(number_in_block[:, :, :, None] <= ops.arange(block_size), "int32"), axis=2
-    )
-    total = ops.sum(chosen, axis=2)
-    end = ops.cumsum(total, axis=1)
-    block = ops.sum(ops.cast(end[:, :, None] <= number[:, None, :], "int32"), axis=1)
-    block = ops.minimum(block, chosen.shape[1] - 1)
-    first = block * block_size
-    entry = first + number - ops.take_along_axis(end - total, block, axis=1)
-    # Where a block has no such number its place would be outside.
-    place_in_block = ops.minimum(place_in_block, block_size - 1)
-    place_in_block = ops.reshape(place_in_block, (-1, chosen.shape[1] * block_size))
-    return first + ops.take_along_axis(place_in_block, entry, axis=1)
+    return kept, kept_columns, count
 
 
 def _take_rows(rows, index):
@@ -467,7 +488,8 @@ def soft_non_max_suppression(
         labels = None if labels is None else labels[None]
     boxes, scores = _with_a_row(boxes), _with_a_row(scores, -math.inf)
     labels = None if labels is None else _with_a_row(labels)
-    scores = _candidate_scores(boxes, scores, score_threshold, labels)
+    usable = _usable(boxes, labels) & (scores <= _LARGEST_FLOAT) & (scores > score_threshold)
+    scores = ops.where(usable, scores, -math.inf)
     results = _soft(
         boxes, scores, labels, method, sigma, iou_threshold, score_threshold, max_detections
     )
@@ -551,8 +573,7 @@ def batched_soft_non_max_suppression(
     number = num_boxes * num_classes
     if candidates is not None:
         number, max_detections = min(candidates, number), min(candidates, max_detections)
-    scores = _candidate_scores(boxes[:, :, None], scores, score_threshold)
-    top_scores, pairs = _top_pairs(scores, number)
+    top_scores, pairs = _top_pairs(scores, _usable(boxes), score_threshold, number)
     boxes, labels = _take_rows(boxes, pairs // num_classes), pairs % num_classes
     kept, kept_scores, count = _soft(
         boxes, top_scores, labels, method, sigma, iou_threshold, score_threshold, max_detections
@@ -748,13 +769,7 @@ def _check_number(max_detections, number):
         )
 
 
-def _candidate_scores(boxes, scores, score_threshold, labels=None):
-    """Scores, -inf for what can't be kept. boxes (..., 4) broadcast against scores (...)."""
-    finite = ops.all(ops.abs(boxes) <= _LARGEST_FLOAT, axis=-1)
-    # Comparisons with NaN are false, and nothing is below -inf.
-    candidate = finite & (scores <= _LARGEST_FLOAT) & (scores > score_threshold)
-    if labels is not None:
-        candidate = candidate & (labels >= 0)
-    # Sorting would put -0 behind 0, though they are equal.
-    scores = ops.where(scores == 0.0, 0.0, scores)
-    return ops.where(candidate, scores, -math.inf)
+def _usable(boxes, labels=None):
+    """Which boxes (B, N, 4) can be kept at all: (B, N) bool."""
+    usable = ops.all(ops.abs(boxes) <= _LARGEST_FLOAT, axis=-1)
+    return usable if labels is None else usable & (labels >= 0)

@@ -212,3 +212,6 @@ def test_clear_errors():
         ssd.ssdlite(2, first_stride=4)
     with pytest.raises(ValueError, match="class_names must be 2 names; received 1"):
         ssd.ssdlite(2, (64, 64, 3), class_names=["a"], width_multiplier=0.35)
+    with pytest.raises(ValueError, match=r"received: 10000 of \d+ x 2"):
+        network = ssd.ssdlite(2, (64, 64, 3), width_multiplier=0.35).network
+        ssd.SSD(network, 2, np.zeros(network.output["offsets"].shape[1:]), max_detections=10000)

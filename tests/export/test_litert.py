@@ -168,7 +168,7 @@ def test_overlap_equal_to_the_threshold_is_kept(iou_threshold, kept):
     )
     # The whole picture and its upper half: their IoU is 0.5 to the last bit.
     default_boxes = [[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0]]
-    model = SSD(network, 1, default_boxes, iou_threshold=iou_threshold)
+    model = SSD(network, 1, default_boxes, iou_threshold=iou_threshold, max_detections=2)
     raw = {
         "offsets": np.zeros((1, 2, 4), "float32"),
         "logits": np.array([[[0.0, 2.0], [0.0, 1.0]]], "float32"),

@@ -286,7 +286,7 @@ def test_blocks_do_not_change_the_result(block_size):
     boxes = random_boxes(rng, 6)
     scores = np.round(rng.uniform(0, 1, (6, NUM_BOXES, 3)), 2).astype("float32")
     tensors = ops.convert_to_tensor(boxes), ops.convert_to_tensor(scores)
-    kept, counts = as_numpy(nms._greedy(*tensors, None, 0.4, 20, block_size=block_size))
+    kept, counts = as_numpy(nms._greedy(*tensors, None, 0.4, -1.0, 20, block_size=block_size))
     for b in range(6):
         expected = class_by_class(boxes[b], scores[b], 0.4, -1.0, 20)
         assert_kept(kept[b], counts[b], [i * 3 + label for i, label in expected])
