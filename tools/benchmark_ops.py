@@ -3,11 +3,11 @@
   python tools/benchmark_ops.py --workdir=runs/benchmark_ops
   KERAS_BACKEND=jax python tools/benchmark_ops.py --only=RoIAlign
 
-Every round calls each contender of a workload once, in a new random order. What is told is the
-median over the rounds and how many times longer each peer takes than ours. The folder --workdir
-gets benchmark.json and benchmark.png. Peers: TensorFlow's operators, as they are used in its own
-examples; keras-cv and keras-hub compiled by XLA, where they are installed; torchvision in a process
-of its own, which waits while others run. On the JAX backend ours runs alone.
+In every round the contenders of a workload take turns of 10 ms, in a new random order. What is told
+is the median over all calls, and how many times longer each peer takes than ours. The folder
+--workdir gets benchmark.json and benchmark.png. Peers: TensorFlow's operators, as they are used in
+its own examples; keras-cv and keras-hub compiled by XLA, where they are installed; torchvision in a
+process of its own, which waits while others run. On the JAX backend ours runs alone.
 
 On two cores, take care that nothing else runs beside it.
 """
@@ -30,7 +30,7 @@ from kerasvision.training.run_folder import make_folder
 
 flags.DEFINE_string("workdir", "runs/benchmark_ops", "Folder for benchmark.json and .png.")
 flags.DEFINE_string("only", "", "Workloads whose names match this regular expression.")
-flags.DEFINE_integer("rounds", 30, "Calls of each contender.", lower_bound=3)
+flags.DEFINE_integer("rounds", 30, "Turns of each contender.", lower_bound=3)
 flags.DEFINE_string(
     "torchvision_python",
     "",
@@ -95,7 +95,9 @@ def with_gradients(function, num_tensors):
 def time_interleaved(contenders, rounds):
     """Median milliseconds of each contender, a dict of name to call without arguments.
 
-    A call that returns a number measured itself: that many milliseconds.
+    A turn takes 10 ms, or one call where that takes longer: short calls are timed with warm
+    caches, as in a loop of their own, and all contenders meet the same moods of the machine. A
+    call that returns a number measured itself: that many milliseconds.
     """
     for call in contenders.values():
         call()  # compiles
@@ -105,10 +107,13 @@ def time_interleaved(contenders, rounds):
     for _ in range(rounds):
         random.shuffle(order)
         for name in order:
-            before = time.perf_counter()
-            result = contenders[name]()
-            passed = 1e3 * (time.perf_counter() - before)
-            times[name].append(result if isinstance(result, float) else passed)
+            turn = 0.0
+            while turn < 10.0:
+                before = time.perf_counter()
+                result = contenders[name]()
+                passed = 1e3 * (time.perf_counter() - before)
+                times[name].append(result if isinstance(result, float) else passed)
+                turn += passed
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -261,10 +261,14 @@ def _doubled(maps, combine, axis, step):
     """From combinations of 2^(step - 1) cells along an axis those of 2^step; of 1 as they are."""
     if step == 0:
         return maps
-    shift, length = 2 ** (step - 1), maps[0].shape[axis]
-    # Ranges beyond the border are never asked for: any cells may stand there.
-    order = np.minimum(np.arange(length) + shift, length - 1)
-    return combine(maps, tuple(ops.take(x, order, axis=axis) for x in maps))
+    shift, before = 2 ** (step - 1), (slice(None),) * axis
+
+    def shifted(x):
+        # Ranges beyond the border are never asked for: any cells may stand there.
+        last = slice(x.shape[axis] - shift, None)
+        return ops.concatenate([x[(*before, slice(shift, None))], x[(*before, last)]], axis=axis)
+
+    return combine(maps, tuple(shifted(x) for x in maps))
 
 
 def _two_ranges(ranges, steps, length):
