@@ -186,9 +186,9 @@ def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_detection
     chunk_size = _round_up(chunk_size, block_size)
     missing = max(_round_up(chunk_size, num_classes) // num_classes - num_boxes, 0)
     rows = ((0, 0), (0, missing))
-    usable = ops.pad(_usable(boxes, labels), rows)
-    scores = ops.pad(ops.stop_gradient(scores), (*rows, (0, 0)))
-    columns = ops.pad(_columns(ops.stop_gradient(boxes), labels), ((0, 0), *rows))
+    boxes = ops.pad(ops.stop_gradient(boxes), (*rows, (0, 0)))
+    scores = ops.pad(ops.stop_gradient(scores), (*rows, (0, 0)), constant_values=-math.inf)
+    labels = None if labels is None else ops.pad(labels, rows)
 
     def unfinished(usable, worst, last, kept, kept_columns, count, tested):
         return ops.any((count < max_detections) & (worst > -math.inf))
@@ -196,18 +196,25 @@ def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_detection
     def one_chunk(usable, worst, last, kept, kept_columns, count, tested):
         if num_classes == 1:
             # What the kept boxes suppress needn't be sorted.
-            usable = _suppress(
-                usable, columns, kept_columns, tested, count, iou_threshold, block_size
+            usable = ops.cond(
+                ops.any(tested < count),
+                lambda: _suppress(
+                    *(usable, _columns(boxes, labels), kept_columns, tested, count),
+                    *(iou_threshold, block_size),
+                ),
+                lambda: usable,
             )
         top_scores, top = _top_pairs(scores, usable, score_threshold, chunk_size, worst, last)
         # A minimum instead of the last element: XLA would sort everything for a slice of top_k.
         worst = ops.min(top_scores, axis=1)
         last = ops.max(ops.where(top_scores == worst[:, None], top, -1), axis=1)
 
-        top_columns = ops.take_along_axis(columns, (top // num_classes)[None], axis=2)
+        top_box, top_labels = top // num_classes, None
         if num_classes > 1:
-            top_labels = ops.cast(top % num_classes, "float32")
-            top_columns = ops.concatenate([top_columns, top_labels[None]])
+            top_labels = top % num_classes
+        elif labels is not None:
+            top_labels = ops.take_along_axis(labels, top_box, axis=1)
+        top_columns = _columns(_take_rows(boxes, top_box), top_labels)
         state = _resolve(
             *(top, top_columns, top_scores > -math.inf, kept, kept_columns, count),
             *(iou_threshold, max_detections, block_size),
@@ -217,12 +224,12 @@ def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_detection
     batch = ops.shape(scores)[0]
     capacity = _round_up(max_detections, block_size)
     nothing = ops.zeros((batch,), "int32")
-    num_columns = columns.shape[0] + (num_classes > 1)
+    num_columns = 5 if labels is None and num_classes == 1 else 6
     _, _, _, kept, _, count, _ = ops.while_loop(
         unfinished,
         one_chunk,
         (
-            usable,
+            _usable(boxes, labels),
             ops.full((batch,), math.inf),
             nothing,
             ops.full((batch, capacity), -1, dtype="int32"),
