@@ -274,17 +274,20 @@ def _top_pairs(scores, usable, score_threshold, number, worst=None, last=None):
         return ops.top_k(candidates(left(scores, place)[:, :, 0], usable), number)
     if num_boxes > number:
         # The best pairs are among the boxes that are best by their maxima, and fewer are quicker
-        # to sort. These boxes stay in their order, for pairs that score alike.
-        # Most often nothing is too high, and to find that out is quicker than to leave it out.
+        # to sort. In the first chunk nothing has to be left out, and to see that is quicker than
+        # to do it.
         best = ops.max(scores, axis=2, keepdims=True)
         best = ops.cond(
             ops.all(best < worst),
             lambda: best,
             lambda: ops.max(left(scores, place), axis=2, keepdims=True),
         )
-        _, box = ops.top_k(candidates(best[:, :, 0], usable), number)
+        best, box = ops.top_k(candidates(best[:, :, 0], usable), number)
+        # In their old order, for pairs that score alike.
         box = ops.sort(box, axis=1)
         scores = _take_rows(scores, box)
+        # The best pairs are none below the worst of the maxima, and equal ones are quick to sort.
+        scores = ops.where(scores < ops.min(best, axis=1)[:, None, None], -math.inf, scores)
         usable = ops.take_along_axis(usable, box, axis=1)
         place = box[:, :, None] * num_classes + ops.arange(num_classes)
     scores = candidates(left(scores, place), usable[:, :, None])
