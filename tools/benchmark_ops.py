@@ -498,6 +498,7 @@ def plot(results, path):
     axes.tick_params(axis="y", labelsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel("time of the peer, in times of kerasvision")
     axes.margins(x=0.1, y=0.01)

@@ -396,7 +396,12 @@ def _resolve(
         return (step <= last) & ops.any(left)
 
     def one_block(step, block, candidates, kept, kept_columns, count):
-        suppressed = ops.any(_overlap(kept_columns, block, iou_threshold), axis=1)
+        # For the first block nothing is kept yet, and often there is but one.
+        suppressed = ops.cond(
+            ops.any(count > 0),
+            lambda: ops.any(_overlap(kept_columns, block, iou_threshold), axis=1),
+            lambda: ops.zeros_like(candidates[0]),
+        )
         left = candidates[0] & ~suppressed
         suppresses = _overlap(block, block, iou_threshold) & earlier
 
