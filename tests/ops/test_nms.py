@@ -384,6 +384,26 @@ def test_batched_equals_the_loop(compiled, candidates):
     check()
 
 
+def test_batched_equals_the_loop_over_many_chunks(compiled):
+    # Twelve places and three classes have no 40 boxes to keep: all 1200 pairs are gone through.
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 1, (12, 2))
+    places = np.concatenate([corner, corner + rng.uniform(0.1, 0.3, (12, 2))], axis=1)
+    boxes = places[rng.integers(0, 12, (3, 400))].astype("float32")
+    boxes[1] += rng.normal(0, 0.02, (400, 4))
+    scores = rng.integers(0, 12, (3, 400, 3)).astype("float32") / 10
+    scores[1, :, 2] = scores[1, 5:20] = 0.5  # far more equal scores than a chunk has pairs
+    scores[0, ::2] *= -0.0
+    scores[2, 7], scores[2, 8, 1], scores[2, 11, 2], boxes[2, 9, 0] = np.nan, np.inf, np.nan, np.inf
+    settings = {"iou_threshold": 0.5, "score_threshold": -0.5, "max_detections": 40}
+    found = as_numpy(compiled(nms.batched_non_max_suppression)(boxes, scores, **settings))
+    for b in range(3):
+        pairs = class_by_class(boxes[b], scores[b], *settings.values())
+        picture = {name: value[b] for name, value in found.items()}
+        assert_detections(picture, boxes[b], pairs, [scores[b][p] for p in pairs])
+    assert (found["count"][[0, 2]] == 36).all()
+
+
 def test_batched_equals_tensorflow_where_few_boxes_are_selected_first(compiled):
     tf = pytest.importorskip("tensorflow")
     rng = np.random.default_rng(3)
