@@ -168,6 +168,14 @@ def adversarial_scores(rng, kind):
     }[kind].astype("float32")
 
 
+def adversarial_pictures(rng):
+    """Each kind of boxes with two kinds of scores: the kinds, the boxes and the scores."""
+    kinds = [(b, s) for b in BOX_KINDS for s in rng.choice(SCORE_KINDS, 2, replace=False)]
+    boxes = np.stack([adversarial_boxes(rng, b) for b, _ in kinds])
+    scores = np.stack([adversarial_scores(rng, s) for _, s in kinds])
+    return kinds, boxes, scores
+
+
 SCORE_KINDS = ("distinct", "ties", "equal", "negative", "zeros", "denormal")
 
 
@@ -220,9 +228,7 @@ def test_equals_the_loop_on_adversarial_inputs(compiled):
     @hypothesis.given(seeds, st.sampled_from(IOU_THRESHOLDS), st.sampled_from([-np.inf, 0.25]))
     def check(seed, iou_threshold, score_threshold):
         rng = np.random.default_rng(seed)
-        kinds = [(b, s) for b in BOX_KINDS for s in rng.choice(SCORE_KINDS, 2, replace=False)]
-        boxes = np.stack([adversarial_boxes(rng, b) for b, _ in kinds])
-        scores = np.stack([adversarial_scores(rng, s) for _, s in kinds])
+        kinds, boxes, scores = adversarial_pictures(rng)
         settings = {"iou_threshold": iou_threshold, "score_threshold": score_threshold}
         kept, counts = as_numpy(function(boxes, scores, max_detections=20, **settings))
         for b, kind in enumerate(kinds):
@@ -247,9 +253,7 @@ def test_equals_tensorflow(compiled):
     @hypothesis.given(seeds, st.sampled_from(IOU_THRESHOLDS), st.sampled_from([-np.inf, 0.25]))
     def check(seed, iou_threshold, score_threshold):
         rng = np.random.default_rng(seed)
-        kinds = [(b, s) for b in BOX_KINDS for s in rng.choice(SCORE_KINDS, 2, replace=False)]
-        boxes = np.stack([adversarial_boxes(rng, b) for b, _ in kinds])
-        scores = np.stack([adversarial_scores(rng, s) for _, s in kinds])
+        _, boxes, scores = adversarial_pictures(rng)
         boxes = np.concatenate([boxes, random_boxes(rng, 10)])
         scores = np.concatenate([scores, rng.uniform(0, 1, (10, NUM_BOXES)).astype("float32")])
         settings = {"iou_threshold": iou_threshold, "score_threshold": score_threshold}
