@@ -11,8 +11,9 @@ import numpy as np
 from keras import layers, ops
 
 from kerasvision.backbones.mobilenet_v2 import mobilenet_v2, round_channels
-from kerasvision.backbones.resnet import resnet18
-from kerasvision.backbones.vgg import read_vgg16, vgg16
+from kerasvision.backbones.vgg import URL as VGG_URL
+from kerasvision.backbones.vgg import read_fully_connected, vgg16
+from kerasvision.backbones.weights import fetch_imagenet
 from kerasvision.layers import L2Normalization, NonMaxSuppression
 from kerasvision.ops import anchors, matching, sampling
 from kerasvision.ops import boxes as box_ops
@@ -114,7 +115,13 @@ def ssdlite(
     """
     if first_stride not in (8, 16):
         raise ValueError(f"first_stride must be 8 or 16; received: {first_stride}")
-    backbone = mobilenet_v2(image_shape, width_multiplier, backbone_weights, batch_norm_momentum)
+    backbone = mobilenet_v2(
+        image_shape,
+        include_top=False,
+        weights=backbone_weights,
+        width_multiplier=width_multiplier,
+        batch_norm_momentum=batch_norm_momentum,
+    )
     maps = [backbone.feature_taps[f"stride{s}"] for s in (8, 16, 32) if s >= first_stride]
 
     def batch_norm_relu(x, name):
@@ -187,14 +194,14 @@ def ssd_resnet18(
         num_classes: without the background.
         image_shape: (height, width, 3); any size from 64 pixels.
         class_names: names of the classes, for drawings and exports.
-        width, depths: as in `kerasvision.backbones.resnet.resnet18`.
+        width: channels of the first stage, doubled at each of the next three.
+        depths: residual blocks of the four stages.
         min_scale, max_scale: as in `ssdlite`.
 
     Returns:
         `SSD`.
     """
-    backbone = resnet18(image_shape, width, depths)
-    maps = [backbone.feature_taps[f"stride{stride}"] for stride in (8, 16, 32)]
+    images, *maps = _scratch_resnet18_maps(image_shape, width, depths)
     x = maps[-1]
     for i in range(2):
         x = layers.Conv2D(
@@ -214,7 +221,7 @@ def ssd_resnet18(
         offsets.append(layers.Conv2D(6 * 4, 3, padding="same", name=f"offsets{i}")(x))
         logits.append(layers.Conv2D(6 * (num_classes + 1), 3, padding="same", name=f"logits{i}")(x))
     return _evenly_scaled_ssd(
-        backbone.input,
+        images,
         maps,
         offsets,
         logits,
@@ -226,21 +233,64 @@ def ssd_resnet18(
     )
 
 
+def _scratch_resnet18_maps(image_shape, width, depths):
+    """Images, and the last maps of strides 8, 16 and 32 of a ResNet-18 (He et al. 2015, table 1).
+
+    As in ScratchDet (Zhu et al. 2019, section 3.3) one 3x3 convolution takes the place of the
+    7x7 one at the start, which loses too much of a small image; nor does the network need the
+    normalisation and paddings of published weights.
+    """
+
+    def convolution(x, filters, kernel_size, stride, name):
+        x = layers.Conv2D(
+            filters,
+            kernel_size,
+            stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"{name}_conv",
+        )(x)
+        return layers.BatchNormalization(momentum=0.97, name=f"{name}_bn")(x)
+
+    images = keras.Input(image_shape, name="images")
+    x = layers.Rescaling(1 / 64, -2.0, name="normalize")(images)
+    x = layers.ReLU(name="conv1_relu")(convolution(x, width, 3, 2, "conv1"))
+    x = layers.MaxPooling2D(3, 2, padding="same", name="pool1")(x)
+    maps = []
+    for stage, depth in enumerate(depths):
+        filters = width * 2**stage
+        for block in range(depth):
+            name = f"conv{stage + 2}_{block + 1}"
+            stride = 2 if stage > 0 and block == 0 else 1
+            residual = convolution(x, filters, 3, stride, f"{name}_1")
+            residual = layers.ReLU(name=f"{name}_1_relu")(residual)
+            residual = convolution(residual, filters, 3, 1, f"{name}_2")
+            if stride != 1 or x.shape[-1] != filters:
+                x = convolution(x, filters, 1, stride, f"{name}_shortcut")
+            x = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, residual]))
+        maps.append(x)
+    return [images, *maps[1:]]
+
+
 def _vgg16_maps(image_shape, weights):
     """conv4_3, L2-normalised, and fc7: the two maps that SSD takes from VGG-16."""
-    backbone = vgg16(image_shape, weights)
+    if weights == "imagenet":
+        # With the classifier, which starts fc6 and fc7.
+        weights = fetch_imagenet(VGG_URL.format(name="vgg16", top=""), False, None)
+    backbone = vgg16(image_shape, include_top=False, weights=weights)
     conv4_3 = L2Normalization(20.0, name="conv4_3_norm")(backbone.feature_taps["stride8"])
-    x = layers.MaxPooling2D(3, 1, padding="same", name="pool5")(backbone.output)
+    x = layers.MaxPooling2D(3, 1, padding="same", name="pool5")(backbone.feature_taps["stride16"])
     # The fully connected layers as convolutions, "à trous" because pool5 no longer strides.
     fc6 = layers.Conv2D(1024, 3, dilation_rate=6, padding="same", activation="relu", name="fc6")
     fc7 = layers.Conv2D(1024, 1, activation="relu", name="fc7")
     x = fc7(fc6(x))
-    classifier = {} if weights is None else read_vgg16(weights)
-    if "fc1" in classifier:
+    classifier = {} if weights is None else read_fully_connected(weights)
+    if classifier:
         kernel, bias = classifier["fc1"]
-        fc6.set_weights([kernel.reshape(7, 7, 512, 4096)[::3, ::3, :, ::4], bias[::4]])
+        fc6.set_weights([kernel[::3, ::3, :, ::4], bias[::4]])
         kernel, bias = classifier["fc2"]
-        fc7.set_weights([kernel[None, None, ::4, ::4], bias[::4]])
+        fc7.set_weights([kernel[:, :, ::4, ::4], bias[::4]])
     return [backbone.input, conv4_3, x]
 
 
