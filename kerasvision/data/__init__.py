@@ -1,11 +1,14 @@
-"""Detection data: readers, augmentation and batches."""
+"""Detection and classification data: readers, augmentation and batches."""
 
 from kerasvision.data.augmentation import SSDAugmentation
+from kerasvision.data.classification import ClassificationDataset, load_folder
+from kerasvision.data.classification_augmentation import ClassificationAugmentation
 from kerasvision.data.coco import load_coco
 from kerasvision.data.dataset import DetectionDataset
-from kerasvision.data.pipeline import batches, steps_per_epoch
+from kerasvision.data.packaged import crop_objects, load_digits, load_fashion_mnist
+from kerasvision.data.pipeline import batches, classification_batches, steps_per_epoch
 from kerasvision.data.scenes import Scenes
-from kerasvision.data.tfds_sets import from_builder, load_tfds
+from kerasvision.data.tfds_sets import from_builder, load_tfds, load_tfds_classification
 from kerasvision.data.voc import load_voc
 from kerasvision.data.yolo import load_yolo
 
@@ -28,9 +31,7 @@ def load(name, split="train", *, data_dir=None, download=False):
     """
     kind, _, rest = name.partition(":")
     if name == "scenes":
-        builder = Scenes(config="detection", data_dir=data_dir)
-        builder.download_and_prepare()
-        return from_builder(name, builder, split)
+        return _load_scenes(name, split, data_dir)
     if kind == "tfds" and rest:
         return load_tfds(name, rest, split, data_dir, download)
     if kind == "voc" and rest:
@@ -43,3 +44,43 @@ def load(name, split="train", *, data_dir=None, download=False):
         "dataset must be scenes, tfds:NAME, voc:PATH, coco:ANNOTATIONS.json or yolo:PATH; "
         f"received: {name}"
     )
+
+
+def load_classification(name, split="train", *, data_dir=None, download=False):
+    """Loads a classification set that is named in one word.
+
+    Args:
+        name: `scenes` (drawn on first use, each object cut out), `fashion_mnist`, `digits`,
+            `folder:PATH` (a folder a class) or `tfds:NAME`.
+        split: name of the split, such as `train`, `val` or `test`.
+        data_dir: folder of TensorFlow Datasets' files, or of those of Fashion-MNIST; None: their
+            own defaults.
+        download: whether `tfds:` sets and `fashion_mnist` may be downloaded if they are not there.
+
+    Returns:
+        A `ClassificationDataset`.
+
+    Raises:
+        ValueError: the name is of another form, or the set cannot be read.
+    """
+    kind, _, rest = name.partition(":")
+    if name == "scenes":
+        return crop_objects(name, _load_scenes(name, split, data_dir))
+    if name == "fashion_mnist":
+        return load_fashion_mnist(name, split, data_dir, download)
+    if name == "digits":
+        return load_digits(name, split)
+    if kind == "folder" and rest:
+        return load_folder(name, rest, split)
+    if kind == "tfds" and rest:
+        return load_tfds_classification(name, rest, split, data_dir, download)
+    raise ValueError(
+        f"dataset must be scenes, fashion_mnist, digits, folder:PATH or tfds:NAME; received: {name}"
+    )
+
+
+def _load_scenes(name, split, data_dir):
+    """Returns the `DetectionDataset` of the scenes, which are drawn on first use."""
+    builder = Scenes(config="detection", data_dir=data_dir)
+    builder.download_and_prepare()
+    return from_builder(name, builder, split)

@@ -1,4 +1,4 @@
-"""Detection data in memory: one record a picture, whatever format it came from."""
+"""Data sets in memory: one record a picture, whatever format it came from."""
 
 import collections
 import concurrent.futures
@@ -67,8 +67,99 @@ class Problems:
         return result
 
 
-class DetectionDataset:
+class PictureDataset:
+    """Pictures of one split, streamed undecoded in an order that a seed decides.
+
+    A child names the truth about each picture in `_truth`.
+
+    Args:
+        name: the word that names the data set, such as `voc:PATH`.
+        split: name of the split.
+        class_names: list of str; label i is called `class_names[i]`.
+        file_names: list of str, one a picture, in a fixed order.
+        image_ids: list of int, one a picture.
+        problems: list of str, a line for what was dropped or repaired.
+        stream: the encoded pictures in the order of `file_names`: a `tf.data.Dataset` of scalar
+            strings or a (N,) string tensor; None: they are read from the files `file_names`.
+
+    Raises:
+        ValueError: if there is no picture.
+    """
+
+    def __init__(self, name, split, class_names, file_names, image_ids, problems, stream=None):
+        if not len(file_names):
+            raise ValueError(
+                f"{name}: split {split!r} must hold at least one readable picture; received: 0"
+                + "".join(f"\n  {line}" for line in problems)
+            )
+        self.name = name
+        self.split = split
+        self.class_names = list(class_names)
+        self.problems = list(problems)
+        self.num_examples = len(file_names)
+        self.file_names = file_names
+        self.image_ids = image_ids
+        self._stream = stream
+
+    def encoded_examples(self, shuffle_seed=None, *, shard_index=0, shard_count=1):
+        """Returns the pictures one by one, undecoded, in an order that the seed alone decides.
+
+        The order is a random permutation. Only that of a stream of more than 10,000 pictures
+        comes out of a shuffle buffer of this size, and depends on `tf.random.set_seed` too.
+
+        Args:
+            shuffle_seed: scalar integer or integer tensor; None keeps the stored order.
+            shard_index, shard_count: takes every `shard_count`-th picture of that order, from
+                number `shard_index` on.
+
+        Returns:
+            A `tf.data.Dataset` of dictionaries: "encoded" () string, the bytes of a picture
+            file; "image_id" () int64; and the truth of the data set's kind, see the class.
+        """
+        truth = self._truth()
+        image_ids = tf.constant(self.image_ids, tf.int64)
+
+        def example(position, encoded):
+            return {"encoded": encoded, "image_id": image_ids[position], **truth(position)}
+
+        shuffled = shuffle_seed is not None
+        streamed = isinstance(self._stream, tf.data.Dataset)
+        if streamed and (not shuffled or self.num_examples > SHUFFLE_BUFFER):
+            positions = self._stream.enumerate()
+            if shuffled:
+                seed = tf.cast(shuffle_seed, tf.int64)
+                positions = positions.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
+            return positions.shard(shard_count, shard_index).map(example)
+
+        if streamed:
+            # Read once, also when called in the graph of a `flat_map` over epochs.
+            with tf.init_scope():
+                encoded = self._stream.batch(self.num_examples).get_single_element()
+            read = functools.partial(tf.gather, encoded)
+        elif self._stream is not None:
+            read = functools.partial(tf.gather, self._stream)
+        else:
+            paths = tf.constant(self.file_names)
+
+            def read(position):
+                return tf.io.read_file(paths[position])
+
+        order = tf.range(self.num_examples, dtype=tf.int64)
+        if shuffled:
+            seed = tf.stack([tf.cast(shuffle_seed, tf.int64), 0])
+            order = tf.random.experimental.stateless_shuffle(order, seed=seed)
+
+        return tf.data.Dataset.from_tensor_slices(order[shard_index::shard_count]).map(
+            lambda position: example(position, read(position)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+
+class DetectionDataset(PictureDataset):
     """Annotated pictures of one split, with class names, ground truth and encoded examples.
+
+    An encoded example has "boxes" (n, 4) float32 rel_yxyx and "labels" (n,) int32 of the objects
+    to train on (crowd and difficult ones are left out).
 
     Args:
         name: the word that names the data set, such as `voc:PATH`.
@@ -84,39 +175,17 @@ class DetectionDataset:
     """
 
     def __init__(self, name, split, class_names, records, problems, stream=None):
-        if not records:
-            raise ValueError(
-                f"{name}: split {split!r} must hold at least one readable picture; received: 0"
-                + "".join(f"\n  {line}" for line in problems)
-            )
-        self.name = name
-        self.split = split
-        self.class_names = list(class_names)
+        file_names = [record.file_name for record in records]
+        image_ids = [record.image_id for record in records]
+        super().__init__(name, split, class_names, file_names, image_ids, problems, stream)
         self.records = records
-        self.problems = list(problems)
-        self.num_examples = len(records)
         counts = [int(np.sum(~record.ignored)) for record in records]
         self.max_boxes = max(1, *counts)
-        self._stream = stream
         if not any(counts):
             self.problems.append(f"{name}: split {split!r} should have boxes; received: none")
 
-    def encoded_examples(self, shuffle_seed=None, *, shard_index=0, shard_count=1):
-        """Returns the pictures one by one, undecoded, in an order that the seed alone decides.
-
-        The order is a random permutation. Only that of a stream of more than 10,000 pictures
-        comes out of a shuffle buffer of this size, and depends on `tf.random.set_seed` too.
-
-        Args:
-            shuffle_seed: scalar integer or integer tensor; None keeps the order of `records`.
-            shard_index, shard_count: takes every `shard_count`-th picture of that order, from
-                number `shard_index` on.
-
-        Returns:
-            A `tf.data.Dataset` of dictionaries: "encoded" () string, the bytes of a picture
-            file; "image_id" () int64; "boxes" (n, 4) float32 rel_yxyx and "labels" (n,) int32
-            of the objects to train on (crowd and difficult ones are left out).
-        """
+    def _truth(self):
+        """Returns a function from a position to the boxes and labels of its picture."""
         trained = [~record.ignored for record in self.records]
         boxes = [record.boxes[keep] for record, keep in zip(self.records, trained)]
         labels = [record.labels[keep] for record, keep in zip(self.records, trained)]
@@ -124,44 +193,10 @@ class DetectionDataset:
             np.concatenate(boxes).astype(np.float32), [len(rows) for rows in boxes]
         )
         labels_of = boxes_of.with_values(np.concatenate(labels).astype(np.int32))
-        image_ids = tf.constant([record.image_id for record in self.records], tf.int64)
-
-        def example(position, encoded):
-            return {
-                "encoded": encoded,
-                "image_id": image_ids[position],
-                "boxes": tf.ensure_shape(boxes_of[position], (None, 4)),
-                "labels": labels_of[position],
-            }
-
-        shuffled = shuffle_seed is not None
-        if self._stream is not None and (not shuffled or self.num_examples > SHUFFLE_BUFFER):
-            positions = self._stream.enumerate()
-            if shuffled:
-                seed = tf.cast(shuffle_seed, tf.int64)
-                positions = positions.shuffle(SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
-            return positions.shard(shard_count, shard_index).map(example)
-
-        if self._stream is not None:
-            # Read once, also when called in the graph of a `flat_map` over epochs.
-            with tf.init_scope():
-                encoded = self._stream.batch(self.num_examples).get_single_element()
-            read = functools.partial(tf.gather, encoded)
-        else:
-            paths = tf.constant([record.file_name for record in self.records])
-
-            def read(position):
-                return tf.io.read_file(paths[position])
-
-        order = tf.range(self.num_examples, dtype=tf.int64)
-        if shuffled:
-            seed = tf.stack([tf.cast(shuffle_seed, tf.int64), 0])
-            order = tf.random.experimental.stateless_shuffle(order, seed=seed)
-
-        return tf.data.Dataset.from_tensor_slices(order[shard_index::shard_count]).map(
-            lambda position: example(position, read(position)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+        return lambda position: {
+            "boxes": tf.ensure_shape(boxes_of[position], (None, 4)),
+            "labels": labels_of[position],
+        }
 
     def ground_truth(self):
         """Returns all boxes as a dictionary in COCO's format.

@@ -1,5 +1,8 @@
-"""Decoding of picture files in TensorFlow graphs."""
+"""Decoding of picture files, in TensorFlow graphs and one by one."""
 
+import numpy as np
+import PIL.ExifTags
+import PIL.Image
 import tensorflow as tf
 
 
@@ -72,3 +75,35 @@ def check(encoded):
         tf.io.decode_jpeg(encoded, channels=3, ratio=8)
     height, width = size(encoded).numpy()
     return int(height), int(width)
+
+
+def quarter_turns(path):
+    """Returns how often a decoded file is to be turned by 90 degrees, anticlockwise, to be upright.
+
+    Cameras write a picture as the sensor lay, and in EXIF's orientation how it is to be turned.
+    A file without it, or with one that cannot be read, stays as it is.
+    """
+    try:
+        with PIL.Image.open(path) as picture:
+            orientation = picture.getexif().get(PIL.ExifTags.Base.Orientation)
+    except Exception:  # Broken EXIF data raises anything.
+        return 0
+    return {3: 2, 6: 3, 8: 1}.get(orientation, 0)
+
+
+def read_files(paths, unreadable):
+    """Yields (file name, RGB picture (H, W, 3) uint8) of the readable files, upright.
+
+    Args:
+        paths: list of `pathlib.Path`.
+        unreadable: list to which a line for each other file is added.
+    """
+    for path in paths:
+        try:
+            picture = decode(path.read_bytes()).numpy()
+            turns = quarter_turns(path)
+        except (tf.errors.InvalidArgumentError, OSError):
+            size = path.stat().st_size
+            unreadable.append(f"{path}: not a readable picture, left out; received: {size} bytes")
+            continue
+        yield path.name, np.rot90(picture, turns)

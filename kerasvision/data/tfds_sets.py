@@ -1,4 +1,4 @@
-"""Readers of TensorFlow Datasets: any detection set, and the built-in scenes."""
+"""Readers of TensorFlow Datasets: any detection or classification set."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,8 +6,11 @@ import tensorflow_datasets as tfds
 
 from kerasvision.data import dataset as dataset_lib
 from kerasvision.data import pictures
+from kerasvision.data.classification import ClassificationDataset
 
 _OPTIONAL_KEYS = ("image/id", "image/filename")
+# Encoded classification pictures of no more bytes are kept, so that they are shuffled as a whole.
+IN_MEMORY_BYTES = 2**29
 
 
 def load_tfds(name, builder_name, split, data_dir=None, download=False):
@@ -26,6 +29,73 @@ def load_tfds(name, builder_name, split, data_dir=None, download=False):
     Raises:
         ValueError: there is no such set, it is not there, or it is no detection set.
     """
+    return from_builder(name, open_builder(name, builder_name, data_dir, download), split)
+
+
+def load_tfds_classification(name, builder_name, split, data_dir=None, download=False):
+    """Reads a classification set of TensorFlow Datasets, known by its features.
+
+    The set needs an `Image` and one `ClassLabel`, or one that is called `label`. Pictures whose
+    label is -1, "unknown", are left out.
+
+    Args:
+        name: name of the data set in reports.
+        builder_name: name in TensorFlow Datasets, such as `cifar10`.
+        split: name or slice of a split; `val` also stands for `validation`.
+        data_dir: folder of the prepared sets; None: TensorFlow Datasets' own.
+        download: whether a set that is not there may be downloaded and prepared.
+
+    Returns:
+        A `ClassificationDataset`; image ids number the pictures of the split from 0.
+
+    Raises:
+        ValueError: there is no such set or split, it is not there, or it is no classification
+            set.
+    """
+    builder = open_builder(name, builder_name, data_dir, download)
+    split = _find_split(name, builder, split)
+    features = builder.info.features
+    image_key, label_key = _classification_keys(name, features)
+    dataset = _encoded_dataset(builder, split, image_key, (label_key,))
+    rows = dataset.map(
+        lambda example: (example[label_key], tf.strings.length(example[image_key])),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    labels, sizes = np.array(list(rows.as_numpy_iterator())).T
+    known = labels >= 0
+    problems = dataset_lib.Problems()
+    if not np.all(known):
+        rule = "a picture must have a class, left out"
+        problems.add(f"{name}/{split}", rule, -1, int(np.sum(~known)))
+    stream = dataset.filter(lambda example: example[label_key] >= 0)
+    stream = stream.map(lambda example: example[image_key])
+    if np.any(known) and np.sum(sizes) <= IN_MEMORY_BYTES:
+        stream = stream.batch(len(labels)).get_single_element()
+    image_ids = np.flatnonzero(known).tolist()
+    return ClassificationDataset(
+        name,
+        split,
+        features[label_key].names,
+        labels[known],
+        [f"{name}/{split}/{image_id}" for image_id in image_ids],
+        problems.lines(),
+        image_ids=image_ids,
+        stream=stream,
+    )
+
+
+def open_builder(name, builder_name, data_dir=None, download=False):
+    """Returns the prepared builder of a set of TensorFlow Datasets.
+
+    Args:
+        name: name of the data set in reports.
+        builder_name: name in TensorFlow Datasets.
+        data_dir: folder of the prepared sets; None: TensorFlow Datasets' own.
+        download: whether a set that is not there may be downloaded and prepared.
+
+    Raises:
+        ValueError: there is no such set, or it is not there.
+    """
     try:
         builder = tfds.builder(builder_name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -40,7 +110,7 @@ def load_tfds(name, builder_name, split, data_dir=None, download=False):
             f"{name}: the set must be prepared in {builder.data_path.parent}; received: no files. "
             "Pass --download to fetch it"
         )
-    return from_builder(name, builder, split)
+    return builder
 
 
 def from_builder(name, builder, split):
@@ -60,30 +130,12 @@ def from_builder(name, builder, split):
     Raises:
         ValueError: there is no such split, or the features are not those of detection.
     """
-    splits = builder.info.splits
-    if split == "val" and "val" not in splits and "validation" in splits:
-        split = "validation"
-    try:
-        num_examples = splits[split].num_examples
-    except (KeyError, ValueError) as error:
-        found = ", ".join(splits)
-        raise ValueError(f"{name}: split must be one of: {found}; received: {split}") from error
-    if not num_examples:
-        raise ValueError(f"{name}: split {split!r} must hold pictures; received: 0")
-
+    split = _find_split(name, builder, split)
     image_key, objects_key, box_key, label_key = _detection_keys(name, builder.info.features)
     features = builder.info.features
     static_size = features[image_key].shape[:2]
     has_ids = "image/id" in features and np.issubdtype(features["image/id"].np_dtype, np.integer)
-    dataset = builder.as_dataset(
-        split=split,
-        # Masks, depth and the like are not even read.
-        decoders=tfds.decode.PartialDecoding(
-            {key: True for key in (image_key, objects_key, *_OPTIONAL_KEYS) if key in features},
-            decoders={image_key: tfds.decode.SkipDecoding()},
-        ),
-        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
-    )
+    dataset = _encoded_dataset(builder, split, image_key, (objects_key, *_OPTIONAL_KEYS))
 
     def annotations(example):
         found = example[objects_key]
@@ -133,6 +185,48 @@ def from_builder(name, builder, split):
     return dataset_lib.DetectionDataset(
         name, split, class_names, records, problems.lines(), stream=stream
     )
+
+
+def _find_split(name, builder, split):
+    """Returns the builder's name of a split that holds pictures."""
+    splits = builder.info.splits
+    if split == "val" and "val" not in splits and "validation" in splits:
+        split = "validation"
+    try:
+        num_examples = splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        found = ", ".join(splits)
+        raise ValueError(f"{name}: split must be one of: {found}; received: {split}") from error
+    if not num_examples:
+        raise ValueError(f"{name}: split {split!r} must hold pictures; received: 0")
+    return split
+
+
+def _encoded_dataset(builder, split, image_key, other_keys):
+    """Returns the examples in a fixed order, pictures undecoded, with those keys that exist."""
+    features = builder.info.features
+    return builder.as_dataset(
+        split=split,
+        # Masks, depth and the like are not even read.
+        decoders=tfds.decode.PartialDecoding(
+            {key: True for key in (image_key, *other_keys) if key in features},
+            decoders={image_key: tfds.decode.SkipDecoding()},
+        ),
+        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+    )
+
+
+def _classification_keys(name, features):
+    """Returns the keys of the picture and of its class."""
+    image_keys = [k for k, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    label_keys = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if not image_keys or not label_keys or (len(label_keys) > 1 and "label" not in label_keys):
+        raise ValueError(
+            f"{name}: a classification set must have an Image and one ClassLabel, or one called "
+            f"label; received: {', '.join(features)}"
+        )
+    image_key = "image" if "image" in image_keys else image_keys[0]
+    return image_key, "label" if "label" in label_keys else label_keys[0]
 
 
 def _detection_keys(name, features):
