@@ -54,9 +54,9 @@ def in_litert():
         specs = [tf.TensorSpec(x.shape, x.dtype, name=f"x{i}") for i, x in enumerate(examples)]
         function = tf.function(function, autograph=False)
         outputs = function.get_concrete_function(*specs).structured_outputs
-        content = litert._converter(function, *specs).convert()
+        content = litert.convert(function, *specs)
         litert.check_operators("function.tflite", content)
-        interpreter = litert._interpreter(content)
+        interpreter = litert.interpreter(content)
 
         def by_name(details):
             return [d["index"] for d in sorted(details, key=lambda d: d["name"])]

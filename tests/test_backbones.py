@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from kerasvision import backbones
+from kerasvision.classification import Classifier
 
 # Name: (its smaller arguments, the least side of its pictures, whether its files take long).
 # What stands behind a colon tells variants of one function apart.
@@ -80,7 +81,10 @@ def test_tells_classes_apart(name):
     assert received.shape == (2, 7) and received.dtype == np.float32
     np.testing.assert_allclose(received, expected, atol=1e-6)
     assert logits.name == name.partition(":")[0]
-    assert logits.get_layer("predictions") is not None
+    classifier = Classifier(logits)
+    received = ops.convert_to_numpy(classifier.predictor(images))
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+    assert len(classifier.embedder.output.shape) == 2
     headless = build(name, include_top=False)
     assert len(headless.output.shape) == 4
     names = {layer.name for layer in headless.layers}

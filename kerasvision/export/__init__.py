@@ -1,12 +1,23 @@
-"""Detectors for serving and for phones: SavedModel and LiteRT (.tflite)."""
+"""Models for serving and for phones: SavedModel and LiteRT (.tflite)."""
 
 import pathlib
 
 import numpy as np
 
 from kerasvision import data
-from kerasvision.export.litert import PRECISIONS, LiteRTDetector, export_litert
-from kerasvision.export.saved_model import SavedModelDetector, export_saved_model
+from kerasvision.export.litert import PRECISIONS
+from kerasvision.export.litert_classifier import (
+    LiteRTClassifier,
+    LiteRTEmbedder,
+    export_litert_classifier,
+    export_litert_embedder,
+)
+from kerasvision.export.litert_detector import LiteRTDetector, export_litert
+from kerasvision.export.saved_model import (
+    SavedModelClassifier,
+    SavedModelDetector,
+    export_saved_model,
+)
 
 CALIBRATION_IMAGES = 128
 
@@ -25,19 +36,73 @@ def export_all(model, workdir, formats, dataset=None):
         ValueError: an unknown format, or int8 without pictures.
         RuntimeError: an export does not compute what the model does.
     """
-    workdir = pathlib.Path(workdir)
-    known = ("saved_model", *PRECISIONS)
+    _check_formats(formats, ("saved_model", *PRECISIONS), dataset)
+    images = None
+    if "int8" in formats:
+        images = _first_images(data.batches(dataset, model.image_shape, 16))
+    for name in formats:
+        if name == "saved_model":
+            export_saved_model(model, pathlib.Path(workdir, name))
+        else:
+            export_litert(model, pathlib.Path(workdir, f"model_{name}.tflite"), name, images)
+
+
+def export_classifier(model, workdir, formats, dataset=None):
+    """Exports a classifier as `workdir`/saved_model and `workdir`/model_{precision}.tflite.
+
+    Args:
+        model: `kerasvision.classification.Classifier`.
+        workdir: folder for the exports.
+        formats: list out of "saved_model", "float32", "float16" and "int8".
+        dataset: `kerasvision.data.ClassificationDataset`, on 128 pictures of which int8 is
+            calibrated; None: no int8.
+
+    Raises:
+        ValueError: an unknown format, or int8 without pictures.
+        RuntimeError: an export does not compute what the model does.
+    """
+    _check_formats(formats, ("saved_model", *PRECISIONS), dataset)
+    images = _classification_images(model, dataset) if "int8" in formats else None
+    for name in formats:
+        if name == "saved_model":
+            export_saved_model(model, pathlib.Path(workdir, name))
+        else:
+            path = pathlib.Path(workdir, f"model_{name}.tflite")
+            export_litert_classifier(model, path, name, images)
+
+
+def export_embedder(model, workdir, formats, dataset=None):
+    """Exports a classifier's features as `workdir`/embedder_{precision}.tflite.
+
+    Args:
+        model, workdir, dataset: as of `export_classifier`.
+        formats: list out of "float32", "float16" and "int8".
+
+    Raises:
+        ValueError, RuntimeError: as of `export_classifier`.
+    """
+    _check_formats(formats, PRECISIONS, dataset)
+    images = _classification_images(model, dataset) if "int8" in formats else None
+    for name in formats:
+        path = pathlib.Path(workdir, f"embedder_{name}.tflite")
+        export_litert_embedder(model, path, name, images)
+
+
+def _check_formats(formats, known, dataset):
     for name in formats:
         if name not in known:
             raise ValueError(f"formats must be out of {', '.join(known)}; received: {name}")
-    calibration_images = None
-    if "int8" in formats:
-        if dataset is None:
-            raise ValueError("int8 needs a dataset to calibrate on; received: None")
-        batches = data.batches(dataset, model.image_shape, 16).take(CALIBRATION_IMAGES // 16)
-        calibration_images = np.concatenate([np.asarray(batch["images"]) for batch in batches])
-    for name in formats:
-        if name == "saved_model":
-            export_saved_model(model, workdir / name)
-        else:
-            export_litert(model, workdir / f"model_{name}.tflite", name, calibration_images)
+    if "int8" in formats and dataset is None:
+        raise ValueError("int8 needs a dataset to calibrate on; received: None")
+
+
+def _classification_images(model, dataset):
+    # Shuffled, as the pictures of a folder come class by class.
+    return _first_images(
+        data.classification_batches(dataset, model.image_shape, 16, shuffle=True, seed=0)
+    )
+
+
+def _first_images(batches):
+    batches = batches.take(CALIBRATION_IMAGES // 16)
+    return np.concatenate([np.asarray(batch["images"]) for batch in batches])

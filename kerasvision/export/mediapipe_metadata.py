@@ -1,4 +1,4 @@
-"""The metadata by which MediaPipe's ObjectDetector understands a .tflite file.
+"""The metadata by which MediaPipe's vision tasks understand a .tflite file.
 
 TFLite Model Metadata is a FlatBuffer with the file identifier M001 that says what each tensor
 means; it is one of the buffers of the model. The class names are a text file in an uncompressed
@@ -14,7 +14,7 @@ BUFFER_NAME = "TFLITE_METADATA"
 LABELS = "labels.txt"
 
 # Numbers of metadata_schema.fbs.
-TENSOR_VALUE_LABELS = 3  # AssociatedFileType
+TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS = 2, 3  # AssociatedFileType
 RGB = 1  # ColorSpaceType
 BOUNDARIES = 1  # BoundingBoxType; CoordinateType RATIO is 0, the default
 FEATURE, IMAGE, BOUNDING_BOX = 1, 2, 3  # union ContentProperties
@@ -24,52 +24,80 @@ def detector_metadata(name):
     """The metadata, as bytes, of a detector from one RGB image to the four outputs location
     (boxes as ymin, xmin, ymax, xmax), category, score and number of detections.
     """
-    builder = flatbuffers.Builder(1024)
+    builder = _Builder()
+    # Where xmin, ymin, xmax and ymax stand in a box.
+    order = builder.vector([1, 0, 3, 2], builder.PrependUint32)
+    box = builder.table(3, offsets=[(0, order)], numbers=[(1, BOUNDARIES)])
+    outputs = [
+        builder.tensor("location", BOUNDING_BOX, box),
+        builder.feature("category", TENSOR_VALUE_LABELS),
+        builder.feature("score"),
+        builder.feature("number of detections"),
+    ]
+    return builder.model(name, outputs)
 
-    def table(num_slots, offsets=(), numbers=()):
-        builder.StartObject(num_slots)
+
+def classifier_metadata(name):
+    """The metadata, as bytes, of a classifier from one RGB image to scores by class."""
+    builder = _Builder()
+    return builder.model(name, [builder.feature("probabilities", TENSOR_AXIS_LABELS)])
+
+
+def embedder_metadata(name):
+    """The metadata, as bytes, of an embedder from one RGB image to a vector."""
+    builder = _Builder()
+    return builder.model(name, [builder.feature("embedding")])
+
+
+class _Builder(flatbuffers.Builder):
+    """Writes tables of the schema, whose fields are numbered slots."""
+
+    def __init__(self):
+        super().__init__(1024)
+
+    def table(self, num_slots, offsets=(), numbers=()):
+        self.StartObject(num_slots)
         for slot, value in offsets:
-            builder.PrependUOffsetTRelativeSlot(slot, value, 0)
+            self.PrependUOffsetTRelativeSlot(slot, value, 0)
         for slot, value in numbers:
-            builder.PrependInt8Slot(slot, value, 0)
-        return builder.EndObject()
+            self.PrependInt8Slot(slot, value, 0)
+        return self.EndObject()
 
-    def vector(values, prepend=builder.PrependUOffsetTRelative):
-        builder.StartVector(4, len(values), 4)
+    def vector(self, values, prepend):
+        self.StartVector(4, len(values), 4)
         for value in reversed(values):
             prepend(value)
-        return builder.EndVector()
+        return self.EndVector()
 
-    def tensor_metadata(name, content_type, properties, files=()):
-        content = table(3, offsets=[(1, properties)], numbers=[(0, content_type)])
-        offsets = [(0, builder.CreateString(name)), (3, content)]
+    def tables(self, values):
+        return self.vector(values, self.PrependUOffsetTRelative)
+
+    def tensor(self, name, content_type, properties, files=()):
+        """TensorMetadata."""
+        content = self.table(3, offsets=[(1, properties)], numbers=[(0, content_type)])
+        offsets = [(0, self.CreateString(name)), (3, content)]
         if files:
-            offsets.append((6, vector(files)))
-        return table(7, offsets)
+            offsets.append((6, self.tables(files)))
+        return self.table(7, offsets)
 
-    image = tensor_metadata("image", IMAGE, table(2, numbers=[(0, RGB)]))
-    # Where xmin, ymin, xmax and ymax stand in a box.
-    order = vector([1, 0, 3, 2], builder.PrependUint32)
-    box = table(3, offsets=[(0, order)], numbers=[(1, BOUNDARIES)])
-    location = tensor_metadata("location", BOUNDING_BOX, box)
-    labels = table(
-        5, offsets=[(0, builder.CreateString(LABELS))], numbers=[(2, TENSOR_VALUE_LABELS)]
-    )
-    category = tensor_metadata("category", FEATURE, table(0), [labels])
-    score = tensor_metadata("score", FEATURE, table(0))
-    count = tensor_metadata("number of detections", FEATURE, table(0))
-    inputs, outputs = vector([image]), vector([location, category, score, count])
-    subgraph = table(10, offsets=[(2, inputs), (3, outputs)])
-    model = table(
-        8,
-        offsets=[
-            (0, builder.CreateString(name)),
-            (3, vector([subgraph])),
-            (7, builder.CreateString("1.0.0")),
-        ],
-    )
-    builder.Finish(model, b"M001")
-    return bytes(builder.Output())
+    def feature(self, name, labels=None):
+        """TensorMetadata of numbers; `labels` is the AssociatedFileType of the class names."""
+        files = []
+        if labels is not None:
+            files = [self.table(5, [(0, self.CreateString(LABELS))], [(2, labels)])]
+        return self.tensor(name, FEATURE, self.table(0), files)
+
+    def model(self, name, outputs):
+        """ModelMetadata, as bytes, of a model from one RGB image."""
+        image = self.tensor("image", IMAGE, self.table(2, numbers=[(0, RGB)]))
+        subgraph = self.table(10, [(2, self.tables([image])), (3, self.tables(outputs))])
+        offsets = [
+            (0, self.CreateString(name)),
+            (3, self.tables([subgraph])),
+            (7, self.CreateString("1.0.0")),
+        ]
+        self.Finish(self.table(8, offsets), b"M001")
+        return bytes(self.Output())
 
 
 def labels_archive(class_names):

@@ -5,9 +5,11 @@ import venv
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
+from kerasvision.classification import Classifier
 from kerasvision.detection import ssdlite
-from kerasvision.export import export_litert
+from kerasvision.export import export_litert, export_litert_classifier, export_litert_embedder
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +49,55 @@ def litert_files(detector, pictures, tmp_path_factory):
     files = {p: folder / f"model_{p}.tflite" for p in ("float32", "float16", "int8")}
     for precision, path in files.items():
         export_litert(detector, path, precision, pictures)
+    return files
+
+
+def classifier_network(class_count=2):
+    """A residual network of four convolutions with an auxiliary head."""
+
+    def convolution(x, stride, name):
+        x = layers.Conv2D(16, 3, stride, padding="same", use_bias=False, name=name)(x)
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.5)(x))
+
+    images = keras.Input((96, 96, 3), name="images")
+    x = layers.Rescaling(1 / 127.5, -1.0, name="normalize")(images)
+    x = convolution(x, 4, "conv1")
+    x = layers.Add()([x, convolution(convolution(x, 1, "conv2"), 1, "conv3")])
+    auxiliary = layers.Dense(class_count, name="auxiliary1")(layers.GlobalMaxPooling2D()(x))
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(convolution(x, 2, "conv4"))
+    logits = layers.Dense(class_count, dtype="float32", name="predictions")(x)
+    return keras.Model(images, {"predictions": logits, "auxiliary1": auxiliary})
+
+
+@pytest.fixture(scope="session")
+def classifier(pictures):
+    """A small classifier that has learnt the pictures by heart."""
+    keras.utils.set_random_seed(0)
+    model = Classifier(classifier_network(), ["red", "blue"])
+    model.compile(keras.optimizers.Adam(5e-3))
+    for _ in range(20):
+        batch = {"images": pictures.astype("float32"), "labels": np.array([0, 1, 0, 1])}
+        model.train_on_batch(batch)
+    return model
+
+
+@pytest.fixture(scope="session")
+def classifier_files(classifier, pictures, tmp_path_factory):
+    """Paths of the classifier's .tflite files by precision."""
+    folder = tmp_path_factory.mktemp("classifier")
+    files = {p: folder / f"model_{p}.tflite" for p in ("float32", "float16", "int8")}
+    for precision, path in files.items():
+        export_litert_classifier(classifier, path, precision, pictures)
+    return files
+
+
+@pytest.fixture(scope="session")
+def embedder_files(classifier, pictures, tmp_path_factory):
+    """Paths of the embedder's .tflite files by precision."""
+    folder = tmp_path_factory.mktemp("embedder")
+    files = {p: folder / f"embedder_{p}.tflite" for p in ("float32", "float16", "int8")}
+    for precision, path in files.items():
+        export_litert_embedder(classifier, path, precision, pictures)
     return files
 
 

@@ -7,7 +7,7 @@ import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 
 from kerasvision.detection import SSD, ssdlite
-from kerasvision.export import LiteRTDetector, export_litert, litert
+from kerasvision.export import LiteRTDetector, export_litert, litert, litert_detector
 
 OPERATORS = """
     ABS ADD CAST CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEQUANTIZE EXP FLOOR_DIV FLOOR_MOD GATHER
@@ -130,7 +130,7 @@ def test_decoding_settings_are_the_models(detector, pictures, tmp_path):
 
 def decode(model, raw):
     """Boxes, labels, scores and count that the converted decoding makes of raw outputs."""
-    interpreter = litert._interpreter(litert._convert_decoding(model))
+    interpreter = litert.interpreter(litert_detector._convert_decoding(model))
     for detail in interpreter.get_input_details():
         interpreter.set_tensor(detail["index"], raw[detail["name"]])
     interpreter.invoke()
@@ -213,11 +213,11 @@ def test_wrong_numbers_are_refused(detector, pictures, tmp_path, monkeypatch):
     """As when the converter loses the weights."""
     keras.utils.set_random_seed(5)
     other = ssdlite(2, (96, 96, 3), width_multiplier=0.35)
-    convert = litert._convert_network
+    convert = litert.convert_network
     monkeypatch.setattr(
-        litert, "_convert_network", lambda network, *rest: convert(other.network, *rest)
+        litert, "convert_network", lambda network, *rest: convert(other.network, *rest)
     )
-    with pytest.raises(RuntimeError, match="offsets must be the model's within"):
+    with pytest.raises(RuntimeError, match="logits must be the model's within"):
         export_litert(detector, tmp_path / "model.tflite", "float16", pictures)
     assert not (tmp_path / "model.tflite").exists()
 
@@ -226,9 +226,11 @@ def test_wrong_detections_are_refused(detector, pictures, tmp_path, monkeypatch)
     """As when the joined graph feeds the decoding something else; the old file stays."""
     path = tmp_path / "model.tflite"
     path.write_bytes(b"old")
-    convert = litert._convert_decoding
+    convert = litert_detector._convert_decoding
     monkeypatch.setattr(
-        litert, "_convert_decoding", lambda model: convert(decoder(model, score_threshold=0.99))
+        litert_detector,
+        "_convert_decoding",
+        lambda model: convert(decoder(model, score_threshold=0.99)),
     )
     with pytest.raises(RuntimeError, match="scores must be the model's within"):
         export_litert(detector, path, "float32", pictures)

@@ -10,17 +10,17 @@ from keras import ops
 from kerasvision.export import LiteRTDetector
 from kerasvision.ops import boxes as box_ops
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "mediapipe_detect.py"
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture
 def mediapipe(mediapipe_python, tmp_path):
-    """Function from a .tflite file and pictures to what MediaPipe sees, a row a picture."""
+    """Function from a tool, a .tflite file and pictures to what MediaPipe sees, a row a picture."""
 
-    def run(path, pictures):
+    def run(tool, path, pictures, *options):
         for i, picture in enumerate(pictures):
             cv2.imwrite(str(tmp_path / f"{i}.png"), picture[:, :, ::-1])
-        command = [mediapipe_python, TOOL, "--model", path, "--input", tmp_path]
+        command = [mediapipe_python, TOOLS / tool, "--model", path, "--input", tmp_path, *options]
         result = subprocess.run(
             [*map(str, command), "--output", str(tmp_path / "found.json")],
             capture_output=True,
@@ -59,7 +59,7 @@ def test_mediapipe_agrees(detector, litert_files, pictures, mediapipe, precision
     expected = detector.predict_on_batch(pictures)
     if precision == "int8":
         expected = LiteRTDetector(litert_files[precision]).predict_on_batch(pictures)
-    rows = mediapipe(litert_files[precision], pictures)
+    rows = mediapipe("mediapipe_detect.py", litert_files[precision], pictures)
     assert_agree(rows, expected, detector.class_names, 0.9)
 
 
@@ -67,4 +67,41 @@ def test_mediapipe_agrees_on_pictures_of_another_size(detector, litert_files, pi
     """MediaPipe fits the picture to the model; boxes are relative to the picture's own size."""
     larger = [cv2.resize(p, (288, 192), interpolation=cv2.INTER_NEAREST) for p in pictures]
     expected = detector.predict_on_batch(pictures)
-    assert_agree(mediapipe(litert_files["float32"], larger), expected, detector.class_names, 0.9)
+    rows = mediapipe("mediapipe_detect.py", litert_files["float32"], larger)
+    assert_agree(rows, expected, detector.class_names, 0.9)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-3), ("int8", 0.03)])
+def test_image_classifier_agrees(
+    classifier, classifier_files, pictures, mediapipe, precision, tolerance
+):
+    """MediaPipe's ImageClassifier loads the file as it is, and sees what Keras sees."""
+    expected = classifier.predict_on_batch(pictures)
+    rows = mediapipe("mediapipe_classify.py", classifier_files[precision], pictures)
+    assert [row["labels"] for row in rows] == [["red", "blue"], ["blue", "red"]] * 2
+    scores = [row["scores"] for row in rows]
+    np.testing.assert_allclose(scores, -np.sort(-expected, axis=1), atol=tolerance)
+
+
+def test_image_classifier_takes_pictures_of_another_size(
+    classifier, classifier_files, pictures, mediapipe
+):
+    larger = [cv2.resize(p, (288, 192), interpolation=cv2.INTER_NEAREST) for p in pictures]
+    rows = mediapipe("mediapipe_classify.py", classifier_files["float32"], larger)
+    assert [row["labels"][0] for row in rows] == ["red", "blue"] * 2
+    expected = classifier.predict_on_batch(pictures).max(axis=1)
+    np.testing.assert_allclose([row["scores"][0] for row in rows], expected, atol=0.1)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("int8", 0.05)])
+def test_image_embedder_agrees(
+    classifier, embedder_files, pictures, mediapipe, precision, tolerance
+):
+    """MediaPipe's ImageEmbedder loads the file as it is, and sees what Keras sees."""
+    expected = classifier.embedder.predict_on_batch(pictures)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    path, options = embedder_files[precision], ("--task=embed", "--l2_normalize")
+    rows = mediapipe("mediapipe_classify.py", path, pictures, *options)
+    found = np.array([row["embedding"] for row in rows])
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    np.testing.assert_allclose(np.sum(found * expected, axis=1), 1.0, atol=1e-3)

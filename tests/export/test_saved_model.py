@@ -5,7 +5,16 @@ import tensorflow as tf
 
 from kerasvision import data
 from kerasvision.detection import load_detector
-from kerasvision.export import SavedModelDetector, export_all, export_saved_model
+from kerasvision.export import (
+    LiteRTClassifier,
+    LiteRTEmbedder,
+    SavedModelClassifier,
+    SavedModelDetector,
+    export_all,
+    export_classifier,
+    export_embedder,
+    export_saved_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +33,19 @@ def test_saved_model_equals_keras(saved, detector, pictures):
         for name, values in detector.predict_on_batch(images).items():
             assert found[name].dtype == values.dtype
             np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+def test_classifier_equals_keras(classifier, saved, pictures, tmp_path):
+    export_saved_model(classifier, tmp_path / "saved_model")
+    exported = SavedModelClassifier(tmp_path / "saved_model")
+    assert exported.class_names == ["red", "blue"] and exported.image_shape == (96, 96, 3)
+    for images in (pictures, pictures[:1].astype("float32")):
+        found = exported.predict_on_batch(images)
+        np.testing.assert_allclose(found, classifier.predict_on_batch(images), atol=1e-6)
+    with pytest.raises(ValueError, match="expected uint8 images to boxes, .* uint8 to output_0"):
+        SavedModelDetector(tmp_path / "saved_model")
+    with pytest.raises(ValueError, match="expected uint8 images to output_0; received: uint8 to b"):
+        SavedModelClassifier(saved)
 
 
 def test_other_folders_are_refused(saved, tmp_path):
@@ -70,3 +92,33 @@ def test_export_all(detector, pictures, tmp_path, capfd):
         export_all(detector, tmp_path / "out", ["onnx"], dataset)
     with pytest.raises(ValueError, match="int8 needs a dataset"):
         export_all(detector, tmp_path / "out", ["int8"])
+
+
+def test_export_classifier_and_embedder(classifier, pictures, tmp_path, capfd):
+    for name in ("red", "blue"):
+        (tmp_path / "set" / "train" / name).mkdir(parents=True)
+    for i, picture in enumerate(pictures):
+        folder = tmp_path / "set" / "train" / ("blue" if i % 2 else "red")
+        cv2.imwrite(str(folder / f"{i}.png"), picture[:, :, ::-1])
+    dataset = data.load_classification(f"folder:{tmp_path / 'set'}", "train")
+    workdir = tmp_path / "out"
+    workdir.mkdir()
+    capfd.readouterr()
+    export_classifier(classifier, workdir, ["saved_model", "float16", "int8"], dataset)
+    export_embedder(classifier, workdir, ["int8"], dataset)
+    assert capfd.readouterr() == ("", "")
+    names = sorted(path.name for path in workdir.iterdir())
+    files = ["embedder_int8.tflite", "model_float16.tflite", "model_int8.tflite", "saved_model"]
+    assert names == files
+    expected = classifier.predict_on_batch(pictures)
+    exported = LiteRTClassifier(workdir / "model_int8.tflite")
+    np.testing.assert_allclose(exported.predict_on_batch(pictures), expected, atol=0.03)
+    expected = classifier.embedder.predict_on_batch(pictures)
+    found = LiteRTEmbedder(workdir / "embedder_int8.tflite").predict_on_batch(pictures)
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+    for export, wrong in ((export_classifier, "onnx"), (export_embedder, "saved_model")):
+        with pytest.raises(ValueError, match=f"formats must be out of .*; received: {wrong}"):
+            export(classifier, workdir, [wrong], dataset)
+        with pytest.raises(ValueError, match="int8 needs a dataset"):
+            export(classifier, workdir, ["int8"])

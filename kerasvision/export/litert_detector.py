@@ -1,0 +1,109 @@
+"""LiteRT (TensorFlow Lite): detectors of built-in operators only, for phones."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from kerasvision.export import litert, mediapipe_metadata, nms
+
+OUTPUTS = ("location", "category", "score", "number of detections")
+
+
+def export_litert(model, path, precision="float32", calibration_images=None):
+    """Writes a detector as a .tflite file that MediaPipe's ObjectDetector loads as it is.
+
+    Input: one RGB image (1, H, W, 3) uint8. Outputs, all float32: "location" (1, K, 4), boxes
+    (ymin, xmin, ymax, xmax) in [0, 1]; "category" (1, K), class numbers from 0; "score" (1, K),
+    sorted; "number of detections" (1,), behind which all is 0. Suppression is per class, as in
+    `model.detector`. The class names are in the file.
+
+    Args:
+        model: `kerasvision.detection.SSD`.
+        path: of the file.
+        precision: "float32"; "float16" (weights of half the size); or "int8" (weights and
+            activations of a quarter, integer arithmetic).
+        calibration_images: (P, H, W, 3), 0 to 255, a hundred or so like those of the training;
+            int8 learns the range of every tensor from them.
+
+    Raises:
+        ValueError: an unknown precision, or int8 without images.
+        RuntimeError: the file has operators that are not built in, or computes other numbers
+            than the model.
+    """
+    images = litert.prepare_images(precision, calibration_images, model.image_shape)
+    path = pathlib.Path(path)
+    model = litert.in_float32(model)
+    network = litert.convert_network(model.network, precision, images)
+    images = images[:4]
+    litert.check_network(path, network, model.network, precision, images)
+    metadata = mediapipe_metadata.detector_metadata(model.name)
+    content = litert.assemble(network, _convert_decoding(model), OUTPUTS, metadata)
+    litert.check_operators(path, content)
+    content += mediapipe_metadata.labels_archive(model.class_names)
+    with litert.checked_file(path, content) as unchecked:
+        found = LiteRTDetector(unchecked).predict_on_batch(images)
+        # The sorted scores, as rounding lets boxes of nearly equal scores change places.
+        expected = model.predict_on_batch(images)["scores"]
+        litert.check_scores(path, found["scores"], expected, precision)
+
+
+class LiteRTDetector:
+    """A detector from a file that `export_litert` wrote; takes its images one after the other.
+
+    Args:
+        path: of the .tflite file.
+        num_threads: of the interpreter; None: its own choice.
+
+    Attributes:
+        class_names: list of str.
+        image_shape: (height, width, 3) of the images.
+
+    Raises:
+        ValueError: the file is damaged, or of another kind.
+    """
+
+    def __init__(self, path, num_threads=None):
+        self.class_names = mediapipe_metadata.read_labels(path)
+        self._model = litert.ImageModel(path, OUTPUTS, num_threads)
+        self.image_shape = self._model.image_shape
+
+    def predict_on_batch(self, images):
+        """Detections, as NumPy arrays, of images (B, H, W, 3), uint8 or float 0 to 255."""
+        boxes, labels, scores, count = self._model(images)
+        filled = np.arange(scores.shape[1]) < count[:, None]
+        return {
+            "boxes": boxes,
+            "scores": scores,
+            "labels": np.where(filled, labels, -1).astype("int32"),
+            "count": count.astype("int32"),
+        }
+
+
+def _convert_decoding(model):
+    """The .tflite bytes of what `model.detector` does behind the network.
+
+    Inputs "offsets" and "logits"; outputs as in `export_litert`.
+    """
+    num_boxes, num_classes = len(model.default_boxes), model.num_classes
+
+    @tf.function(autograph=False)
+    def decode(offsets, logits):
+        boxes, scores = model.decode({"offsets": offsets, "logits": logits})
+        found = nms.batched_non_max_suppression(
+            boxes,
+            scores,
+            iou_threshold=model.iou_threshold,
+            score_threshold=model.score_threshold,
+            max_detections=model.max_detections,
+            candidates=model.pre_nms_candidates,
+        )
+        # MediaPipe takes class numbers and the count as floats, and knows no -1.
+        labels = tf.cast(tf.maximum(found["labels"], 0), tf.float32)
+        return found["boxes"], labels, found["scores"], tf.cast(found["count"], tf.float32)
+
+    return litert.convert(
+        decode,
+        tf.TensorSpec((1, num_boxes, 4), tf.float32, name="offsets"),
+        tf.TensorSpec((1, num_boxes, num_classes + 1), tf.float32, name="logits"),
+    )
