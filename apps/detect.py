@@ -22,41 +22,7 @@ flags.DEFINE_string("workdir", "runs/detect", "Folder for the results.")
 flags.DEFINE_float("min_score", 0.4, "Leave out what scores lower.", 0.0, 1.0)
 flags.DEFINE_integer("batch_size", 8, "Pictures in a step.", lower_bound=1)
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-
-
-def find_input(path):
-    """The files that --input names."""
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-        if not files:
-            raise run_folder.RunError(f"--input={path}: no picture there ({', '.join(PICTURES)})")
-        return files
-    if not path.is_file():
-        raise run_folder.RunError(f"--input={path}: there is no such file or folder")
-    return [path]
-
-
-def read_pictures(paths, unreadable):
-    """Yields (file name, RGB picture) of the readable ones; adds a line for each other."""
-    import numpy as np
-    import PIL.ExifTags
-    import PIL.Image
-    import tensorflow as tf
-
-    from kerasvision.data import pictures
-
-    for path in paths:
-        try:
-            picture = pictures.decode(path.read_bytes()).numpy()
-            orientation = PIL.Image.open(path).getexif().get(PIL.ExifTags.Base.Orientation)
-        except (tf.errors.InvalidArgumentError, OSError):
-            size = path.stat().st_size
-            unreadable.append(f"{path}: not a readable picture, left out; received: {size} bytes")
-            continue
-        # Cameras write a picture as the sensor lay, and how it is to be turned.
-        yield path.name, np.rot90(picture, {3: 2, 6: 3, 8: 1}.get(orientation, 0))
 
 
 def read_frames(video, stem):
@@ -93,13 +59,14 @@ def run(config):
         if getattr(config, name) is None:
             raise run_folder.RunError(f"--{name}: is needed; received: nothing")
     source = pathlib.Path(config.input)
-    files = find_input(source)
+    files = app.find_pictures(source)
     workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
     import cv2
     import keras
     import numpy as np
 
     from kerasvision import drawing
+    from kerasvision.data import pictures
     from kerasvision.detection import load_detector
 
     detector = load_detector(config.model)
@@ -121,15 +88,15 @@ def run(config):
             video.get(cv2.CAP_PROP_FPS) or 25.0,
             size,
         )
-        pictures = read_frames(video, source.stem)
-        frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        bar = keras.utils.Progbar(frames or None, verbose=bar_mode)
+        frames = read_frames(video, source.stem)
+        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        bar = keras.utils.Progbar(count or None, verbose=bar_mode)
     else:
         drawn_video = None
-        pictures = read_pictures(files, unreadable)
+        frames = pictures.read_files(files, unreadable)
         bar = keras.utils.Progbar(len(files), verbose=bar_mode)
 
-    while batch := list(itertools.islice(pictures, config.batch_size)):
+    while batch := list(itertools.islice(frames, config.batch_size)):
         inputs = [
             cv2.resize(picture, (input_width, input_height), interpolation=cv2.INTER_AREA)
             for _, picture in batch

@@ -16,10 +16,10 @@ from absl import flags
 from kerasvision.training import app, run_folder
 
 flags.DEFINE_string("model", None, "Run folder, .keras file, SavedModel folder or .tflite file.")
-flags.DEFINE_string("dataset", "scenes", app.DATASET_HELP)
+flags.DEFINE_string("dataset", "scenes", app.DETECTION_DATASETS)
 flags.DEFINE_string("split", "val", "Split to evaluate on.")
 flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets' files.")
-flags.DEFINE_bool("download", False, "Download a tfds: set that is not there yet.")
+flags.DEFINE_bool("download", False, "Download a data set that is not there yet.")
 flags.DEFINE_string("workdir", "runs/evaluate_detector", "Folder for the results.")
 flags.DEFINE_integer("batch_size", 16, "Pictures in a step.", lower_bound=1)
 

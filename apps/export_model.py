@@ -1,11 +1,13 @@
-"""Exports a trained detector: SavedModel, and LiteRT files for phones.
+"""Exports a trained detector or classifier: SavedModel, and LiteRT files for phones.
 
   python apps/export_model.py --model=runs/quickstart --dataset=scenes --workdir=exports
+  python apps/export_model.py --model=runs/cats --dataset=folder:CATS --embedder
 
---model is a run folder or a .keras file. Each .tflite takes one uint8 RGB picture, returns boxes,
-classes, scores and their number, and carries the metadata and labels with which MediaPipe's
-ObjectDetector loads it as it is. int8 needs pictures like those of the training (--dataset,
---split), from which it learns the range of every tensor.
+--model is a run folder or a .keras file. Each .tflite takes one uint8 RGB picture, and carries the
+metadata and labels with which MediaPipe loads it as it is: a detector's returns boxes, classes,
+scores and their number, for its ObjectDetector; a classifier's returns probabilities, for its
+ImageClassifier. int8 needs pictures like those of the training (--dataset, --split), from which
+it learns the range of every tensor.
 """
 
 from absl import flags
@@ -13,12 +15,23 @@ from absl import flags
 from kerasvision.training import app, run_folder
 
 flags.DEFINE_string("model", None, "Run folder or .keras file.")
-flags.DEFINE_string("dataset", None, f"Pictures to calibrate int8 on: {app.DATASET_HELP}")
+flags.DEFINE_string(
+    "dataset",
+    None,
+    f"Pictures to calibrate int8 on; for a detector {app.DETECTION_DATASETS[:-1]}; for a "
+    f"classifier {app.CLASSIFICATION_DATASETS}",
+)
 flags.DEFINE_string("split", "train", "Split to calibrate on.")
 flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets' files.")
-flags.DEFINE_bool("download", False, "Download a tfds: set that is not there yet.")
+flags.DEFINE_bool("download", False, "Download a data set that is not there yet.")
 flags.DEFINE_string("workdir", "runs/export_model", "Folder for the exports.")
 flags.DEFINE_list("export", "saved_model,float32,float16,int8", "Which exports.")
+flags.DEFINE_bool(
+    "embedder",
+    False,
+    "Instead of a classifier its features, what its last layer reads, for MediaPipe's "
+    "ImageEmbedder; not as saved_model.",
+)
 
 
 def run(config):
@@ -32,19 +45,35 @@ def run(config):
         )
     workdir = run_folder.make_folder(config.workdir, space_needed=500e6)
     from kerasvision import data, export
-    from kerasvision.detection import SSD, load_detector
+    from kerasvision.classification import Classifier
+    from kerasvision.detection import SSD
 
-    model = load_detector(config.model)
-    if not isinstance(model, SSD):
+    kinds = {
+        SSD: (data.load, export.export_all),
+        Classifier: (data.load_classification, export.export_classifier),
+    }
+    model = run_folder.load_model(config.model)
+    if type(model) not in kinds:
         raise run_folder.RunError(
-            f"--model={config.model}: is an export already; name a run folder or .keras file"
+            f"--model={config.model}: must be a detector or a classifier; "
+            f"received: {type(model).__name__}"
         )
+    load, export_to = kinds[type(model)]
+    formats = config.export
+    if config.embedder:
+        if type(model) is not Classifier:
+            raise run_folder.RunError(
+                f"--embedder: needs a classifier; received: --model={config.model}, "
+                f"{type(model).__name__}"
+            )
+        export_to = export.export_embedder
+        formats = [name for name in formats if name != "saved_model"]
     dataset = None
     if config.dataset is not None:
-        dataset = data.load(
+        dataset = load(
             config.dataset, config.split, data_dir=config.data_dir, download=config.download
         )
-    export.export_all(model, workdir, config.export, dataset)
+    export_to(model, workdir, formats, dataset)
     for path in sorted(workdir.iterdir()):
         print(path)
 

@@ -21,7 +21,7 @@ from absl import flags
 
 from kerasvision.training import app, run_folder
 
-app.define_flags(workdir="runs/train_detector", dataset="scenes")
+app.define_flags("runs/train_detector", dataset="scenes", dataset_help=app.DETECTION_DATASETS)
 flags.DEFINE_string("train_split", "train", "Split to train on.")
 flags.DEFINE_string("val_split", "val", "Split that is evaluated during training.")
 flags.DEFINE_string(
@@ -92,27 +92,6 @@ def build_model(config, class_names):
     return build(len(class_names), config.backbone_weights, class_names)
 
 
-def build_optimizer(config, steps_per_epoch):
-    """The optimizer that the flags ask for, with its learning rate schedule."""
-    import keras
-
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        config.learning_rate if warmup_steps == 0 else 0.0,
-        decay_steps=max(1, config.epochs * steps_per_epoch - warmup_steps),
-        warmup_target=config.learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
-    )
-    if config.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
-            schedule, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
-        )
-    else:
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
-
-
 def run(config):
     """Trains, evaluates, draws and exports; `config` has the flags as attributes."""
     started = time.perf_counter()
@@ -127,7 +106,7 @@ def run(config):
     from kerasvision import data, drawing, export
     from kerasvision.detection import evaluation
     from kerasvision.metrics.coco import format_table
-    from kerasvision.training import callbacks, strategy
+    from kerasvision.training import callbacks, optimizers, strategy
 
     app.start(config.seed, config.mixed_precision, config.deterministic)
     devices = strategy.make_strategy(config.strategy)
@@ -162,7 +141,15 @@ def run(config):
         if config.strategy != "none":
             strategy.synchronize_batch_norm(model)
         model.compile(
-            build_optimizer(config, steps),
+            optimizers.build_optimizer(
+                config.optimizer,
+                config.learning_rate,
+                "cosine",
+                config.epochs,
+                config.warmup_epochs,
+                steps,
+                config.weight_decay,
+            ),
             jit_compile="auto" if config.jit_compile is None else config.jit_compile,
         )
     checkpoint = callbacks.Checkpoint(workdir, steps, monitor="val_AP")

@@ -1,10 +1,11 @@
-"""Boxes on pictures, sheets of pictures, and curves."""
+"""Boxes on pictures, sheets of pictures, curves, and confusion matrices."""
 
 import pathlib
 
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
@@ -22,6 +23,7 @@ PALETTE = (
     (51, 34, 136),  # indigo
 )
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+RIGHT, WRONG = (0, 128, 94), (190, 70, 0)  # bluish green and vermillion, dark enough for text
 MIN_FONT_SIZE = 9  # in pixels; smaller text can't be read
 
 
@@ -176,12 +178,7 @@ def contact_sheet(rows, path, titles, groups=2, cell=400, margin=8):
                 f"received: {len(pictures)}"
             )
         for picture in pictures:
-            height, width = picture.shape[:2]
-            scale = cell / max(height, width)
-            scale = scale if scale < 1 else int(scale)
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-            scaled.append(cv2.resize(picture, size, interpolation=way))
+            scaled.append(_fitted(picture, cell))
     columns = len(titles) * min(groups, max(1, len(rows)))
     lines = [scaled[start : start + columns] for start in range(0, len(scaled), columns)]
 
@@ -216,18 +213,161 @@ def contact_sheet(rows, path, titles, groups=2, cell=400, margin=8):
     return sheet
 
 
+def _fitted(picture, cell):
+    """The picture scaled down to `cell` pixels, or enlarged by a whole factor."""
+    height, width = picture.shape[:2]
+    scale = cell / max(height, width)
+    scale = scale if scale < 1 else int(scale)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    return cv2.resize(picture, size, interpolation=way)
+
+
+def shortened(name, length=24):
+    """The name, or its beginning and "…" where it has more than `length` letters."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def captioned_sheet(pictures, captions, path, title="", columns=5, cell=200, margin=10):
+    """Lays pictures out in rows, lines of text below each.
+
+    A line too long for its cell is written smaller, and cut off where it can't be read.
+
+    Args:
+        pictures: list of (H, W, 3) RGB, uint8 or float 0 to 255, of any size: scaled down to
+            `cell`, or enlarged by a whole factor.
+        captions: for each picture a list of (text, RGB colour), a line each.
+        path: of the PNG, or None to save nothing.
+        title: stands above all.
+        columns: pictures in a row.
+        cell: largest side of a picture on the sheet, in pixels.
+        margin: around each picture, in pixels.
+
+    Returns:
+        The sheet, (H, W, 3) uint8.
+
+    Raises:
+        ValueError: not as many captions as pictures.
+        OSError: the file can't be written.
+    """
+    if len(captions) != len(pictures):
+        raise ValueError(
+            f"captions must be {len(pictures)}, one a picture; received: {len(captions)}"
+        )
+    line_height, title_height = 19, 34
+    lines = max((len(caption) for caption in captions), default=0)
+    row_height = cell + lines * line_height + margin
+    rows = -(-len(pictures) // columns)
+    sheet = np.full(
+        (title_height + max(1, rows) * row_height, margin + columns * (cell + margin), 3),
+        255,
+        "uint8",
+    )
+
+    def write(text, color, top, left, width, size):
+        line = render_text(text, size, color, WHITE)
+        while line.shape[1] > width and len(text) > 1:
+            if size > MIN_FONT_SIZE + 1:
+                size -= 1
+            else:
+                text = text.removesuffix("…")[:-1] + "…"
+            line = render_text(text, size, color, WHITE)
+        sheet[top : top + line.shape[0], left : left + line.shape[1]] = line
+
+    write(title, BLACK, 6, margin, sheet.shape[1] - 2 * margin, 18)
+    for i, (picture, caption) in enumerate(zip(pictures, captions)):
+        row, column = divmod(i, columns)
+        top, left = title_height + row * row_height, margin + column * (cell + margin)
+        picture = _fitted(np.clip(np.rint(picture), 0, 255).astype("uint8"), cell)
+        height, width = picture.shape[:2]
+        y, x = top + (cell - height) // 2, left + (cell - width) // 2
+        sheet[y : y + height, x : x + width] = picture
+        for number, (text, color) in enumerate(caption):
+            write(text, color, top + cell + 1 + number * line_height, left, cell, 14)
+    if path is not None and not cv2.imwrite(str(path), sheet[:, :, ::-1]):
+        raise OSError(f"{path}: must be a file that can be written")
+    return sheet
+
+
+def plot_confusion(matrix, class_names, path):
+    """Saves a picture of a confusion matrix: a row a true class, a column a predicted one.
+
+    The colour of a cell is its share of the row, on a scale of square roots, on which a few
+    mistakes are seen; the number is that of the pictures, where it fits. Rows without pictures
+    stay white. Of very many classes not each is named.
+
+    Args:
+        matrix: (C, C) integers, as of `kerasvision.classification.evaluation`.
+        class_names: C names.
+        path: of the PNG.
+
+    Raises:
+        ValueError: the matrix is not (C, C).
+    """
+    matrix, count = np.asarray(matrix), len(class_names)
+    if matrix.shape != (count, count):
+        raise ValueError(
+            f"matrix must be ({count}, {count}), as there are {count} class names; "
+            f"received: {matrix.shape}"
+        )
+    pictures = matrix.sum(axis=1, keepdims=True)
+    shares = np.ma.masked_invalid(
+        np.divide(matrix, pictures, where=pictures > 0, out=np.full(matrix.shape, np.nan))
+    )
+    side = float(np.clip(0.55 * count, 4.0, 13.0))  # inches
+    points = 72 * side / count  # of a cell
+    names = [shortened(name) for name in class_names]
+    figure = Figure(figsize=(side + 2.5, side + 2), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0))
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.04, pad=0.02)
+
+    font_size = min(11.0, 0.75 * points)
+    step = max(1, int(np.ceil(6.0 / font_size)))  # every class, or as many as can be read
+    font_size = max(font_size, 6.0)
+    shown = range(0, count, step)
+    axes.set_xticks(shown, [names[i] for i in shown], fontsize=font_size)
+    axes.set_yticks(shown, [names[i] for i in shown], fontsize=font_size)
+    longest = max(map(len, names), default=0)
+    if longest * 0.6 * font_size > points:
+        axes.tick_params(axis="x", rotation=90)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+
+    digits = len(str(int(matrix.max(initial=0))))
+    number_size = min(12.0, 0.8 * points / (0.6 * digits))
+    if number_size >= 6:
+        for y, x in zip(*np.nonzero(matrix)):
+            axes.text(
+                x,
+                y,
+                str(matrix[y, x]),
+                ha="center",
+                va="center",
+                fontsize=number_size,
+                color="white" if shares[y, x] > 0.35 else "black",
+            )
+    total = int(matrix.sum())
+    right = f"accuracy {matrix.trace() / total:.3f}" if total else "no pictures"
+    axes.set_title(f"{right}, {total} pictures" if total else right)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
 def plot_history(history, path):
-    """Saves the curves of a training: the losses, and beside them AP over the epochs.
+    """Saves the curves of a training: the losses, and beside them AP or accuracy over the epochs.
 
     Args:
         history: dict of name to one value an epoch, None where an epoch has none. Names that end
-            in "loss" go to the left, those with "AP" to the right, others nowhere. A name with
-            "val_" is drawn dashed in the colour of its counterpart without, if there is one.
+            in "loss" go to the left, those with "AP", "accuracy" or "top" to the right, others
+            nowhere. A name with "val_" is drawn dashed in the colour of its counterpart without,
+            if there is one.
         path: of the PNG.
     """
     panels = {
         "loss": sorted((name for name in history if name.endswith("loss")), key=len),
-        "average precision": [name for name in history if "AP" in name],
+        "accuracy" if "accuracy" in history else "average precision": [
+            name for name in history if any(part in name for part in ("AP", "accuracy", "top"))
+        ],
     }
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, 2, sharex=True), panels.items()):
@@ -268,3 +408,45 @@ def plot_history(history, path):
                 axes.set_ylim(bottom=0)
     axes.set_ylim(0, 1)
     figure.savefig(path, dpi=110)
+
+
+def overlay_heat_map(image, heat_map, opacity=0.5):
+    """Lays a heat map over a picture, from blue, its lowest value, to red, its highest.
+
+    Args:
+        image: (H, W, 3) RGB, uint8 or float, 0 to 255; it stays as it is.
+        heat_map: (h, w) of any range and resolution, enlarged bilinearly.
+        opacity: of the heat map, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    height, width = image.shape[:2]
+    heat = cv2.resize(np.asarray(heat_map, "float32"), (width, height))
+    lowest, highest = heat.min(), heat.max()
+    heat = (heat - lowest) / (highest - lowest) if highest > lowest else np.zeros_like(heat)
+    colors = cv2.applyColorMap(np.rint(255 * heat).astype("uint8"), cv2.COLORMAP_JET)[:, :, ::-1]
+    mixed = (1 - opacity) * np.asarray(image, "float32") + opacity * colors
+    return np.clip(np.rint(mixed), 0, 255).astype("uint8")
+
+
+def draw_points(image, points, color=WHITE):
+    """Draws crosses with a contour that shows on any ground.
+
+    Args:
+        image: (H, W, 3) RGB, uint8 or float, 0 to 255; it stays as it is.
+        points: (N, 2) (y, x) divided by the image's height and width.
+        color: RGB.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    drawn = np.clip(np.rint(image), 0, 255).astype("uint8")  # a copy
+    height, width = drawn.shape[:2]
+    side = (height * width) ** 0.5
+    size, thickness = max(7, round(side / 16)), max(1, round(side / 120))
+    for y, x in np.asarray(points, "float64").reshape(-1, 2):
+        place = (min(int(x * width), width - 1), min(int(y * height), height - 1))
+        for ink, extra in ((contrast_of(color), 2), (color, 0)):
+            cv2.drawMarker(drawn, place, ink, cv2.MARKER_CROSS, size + extra, thickness + extra)
+    return drawn

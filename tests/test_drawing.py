@@ -343,3 +343,151 @@ def test_plot_leaves_no_figure_open(tmp_path):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     drawing.plot_history({"loss": [1.0, 2.0]}, tmp_path / "curves.png")
     assert pyplot.get_fignums() == []
+
+
+def test_plot_of_accuracies_is_named_so(tmp_path):
+    path = tmp_path / "curves.png"
+    drawing.plot_history(
+        {
+            "loss": [2.0, 1.0],
+            "accuracy": [0.2, 0.6],
+            "top5": [0.7, 0.9],
+            "val_accuracy": [0.1, 0.5],
+        },
+        path,
+    )
+    _, right = _halves(path)
+    counts = [len(_pixels_of(color, right)[0]) for color in drawing.PALETTE[:3]]
+    assert min(counts[:2]) > 200 and counts[2] == 0  # accuracy and val_accuracy share a colour
+
+
+# captioned_sheet
+
+
+def test_captioned_sheet_layout(tmp_path):
+    big = np.full((50, 100, 3), (255, 0, 0), "uint8")  # scaled by 0.4 to 20 x 40
+    small = np.full((13, 6, 3), (0.0, 255.4, -3.0))  # enlarged three times, to 39 x 18
+    captions = [[("one", drawing.BLACK)], [("two", drawing.BLACK), ("x", drawing.WRONG)], []]
+    path = tmp_path / "sheet.png"
+    sheet = drawing.captioned_sheet(
+        [big, small, big], captions, path, "title", columns=2, cell=40, margin=10
+    )
+    # Cells at 10 and 60; rows of 40 + 2 lines of 19 + 10 pixels, from 34 on.
+    assert sheet.shape == (34 + 2 * (40 + 2 * 19 + 10), 10 + 2 * 50, 3)
+    np.testing.assert_array_equal(_pixels_of((255, 0, 0), sheet)[0].min(), 34 + 10)
+    assert (sheet[44:64, 10:50] == (255, 0, 0)).all()
+    assert (sheet[34:73, 71:89] == (0, 255, 0)).all()
+    assert (sheet[34 + 88 + 10 : 34 + 88 + 30, 10:50] == (255, 0, 0)).all()
+    assert (sheet[34:73, 60:71] == 255).all()
+    for text, color, top, left in [
+        ("one", drawing.BLACK, 75, 10),
+        ("two", drawing.BLACK, 75, 60),
+        ("x", drawing.WRONG, 94, 60),
+    ]:
+        line = drawing.render_text(text, 14, color, drawing.WHITE)
+        found = sheet[top : top + line.shape[0], left : left + line.shape[1]]
+        np.testing.assert_array_equal(found, line)
+    np.testing.assert_array_equal(_read(path), sheet)
+
+
+def test_long_captions_stay_in_their_cells():
+    name = "a name of many words " * 5
+    caption = [(name, drawing.BLACK)]
+    sheet = drawing.captioned_sheet([_grey(60, 60)] * 2, [caption] * 2, None, cell=60, columns=2)
+    assert (sheet[:, 70:80] == 255).all() and (sheet[:, 140:] == 255).all()
+    assert (sheet[96:, 10:70] < 128).any()
+    assert (
+        drawing.shortened(name, 8) == "a name …" and drawing.shortened("eightlet", 8) == "eightlet"
+    )
+
+
+def test_captioned_sheet_of_nothing_and_errors(tmp_path):
+    assert drawing.captioned_sheet([], [], None, "nothing").shape[2] == 3
+    with pytest.raises(ValueError, match="captions must be 1, one a picture; received: 2"):
+        drawing.captioned_sheet([_grey(9, 9)], [[], []], None)
+    with pytest.raises(OSError, match="no_folder"):
+        drawing.captioned_sheet([], [], tmp_path / "no_folder" / "a.png")
+
+
+# plot_confusion
+
+
+def _confusion(count, wrong=1):
+    matrix = np.diag(np.full(count, 9))
+    matrix[0, -1] = wrong
+    return matrix
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 100, 300])
+def test_confusion_of_few_and_of_many_classes(tmp_path, count):
+    path = tmp_path / "confusion.png"
+    drawing.plot_confusion(_confusion(count), [f"class {i}" for i in range(count)], path)
+    picture = _read(path)
+    assert 300 < picture.shape[0] < 2000 and 300 < picture.shape[1] < 2200
+    # The diagonal is dark blue from the upper left to the lower right.
+    rows, columns = np.nonzero((picture[..., 2] > 80) & (picture[..., :2].sum(axis=-1) < 110))
+    in_matrix = columns < picture.shape[1] * 0.85  # the scale stands on the right
+    if count > 1:
+        assert np.corrcoef(rows[in_matrix], columns[in_matrix])[0, 1] > 0.7
+
+
+def test_numbers_stand_in_cells_that_have_room(tmp_path):
+    """The number in a cell is dark on white ink: only where it fits."""
+    found = []
+    for wrong in (1, 0):
+        path = tmp_path / "confusion.png"
+        drawing.plot_confusion(_confusion(3, wrong), ["a", "b", "c"], path)
+        found.append(_read(path))
+    assert found[0].shape == found[1].shape
+    changed = np.abs(found[0].astype(int) - found[1]).sum(axis=-1) > 300
+    rows, columns = np.nonzero(changed)
+    # The number of the upper right cell alone, and the title, which tells the accuracy.
+    assert len(rows) and columns[rows > 60].min() > found[0].shape[1] // 2
+
+
+def test_confusion_without_pictures_and_errors(tmp_path):
+    drawing.plot_confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "confusion.png")
+    assert (_read(tmp_path / "confusion.png") != 255).any()
+    with pytest.raises(ValueError, match=r"matrix must be \(3, 3\).*received: \(2, 2\)"):
+        drawing.plot_confusion(np.zeros((2, 2), int), ["a", "b", "c"], tmp_path / "c.png")
+
+
+# overlay_heat_map and draw_points
+
+
+def test_heat_goes_from_blue_to_red():
+    drawn = drawing.overlay_heat_map(_grey(4, 9), [[-3.0, 0.0, 3.0]], opacity=1.0)
+    np.testing.assert_array_equal(drawn[:, 0], [[0, 0, 128]] * 4)  # the lowest: dark blue
+    np.testing.assert_array_equal(drawn[:, 8], [[128, 0, 0]] * 4)  # the highest: dark red
+    assert drawn[0, 4, 1] > 200  # the middle: green
+
+
+def test_heat_is_mixed_with_the_picture():
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), "uint8")
+    before = image.copy()
+    heat = np.arange(36).reshape(6, 6)
+    full = drawing.overlay_heat_map(image, heat, opacity=1.0)
+    half = drawing.overlay_heat_map(image, heat)
+    np.testing.assert_allclose(half, (image.astype("float32") + full) / 2, atol=0.51)
+    np.testing.assert_array_equal(drawing.overlay_heat_map(image, heat, opacity=0.0), image)
+    np.testing.assert_array_equal(image, before)
+    # A map without any difference is all lowest.
+    flat = drawing.overlay_heat_map(image, np.full((2, 2), 7.0), opacity=1.0)
+    np.testing.assert_array_equal(flat, np.broadcast_to([0, 0, 128], (6, 6, 3)))
+
+
+def test_points_are_crosses_in_their_places():
+    image = _grey(64, 96)
+    drawn = drawing.draw_points(image, [[0.25, 0.5], [0.75, 0.25]], color=(255, 0, 0))
+    rows, columns = _pixels_of((255, 0, 0), drawn)
+    for row, column in [(16, 48), (48, 24)]:
+        near = (abs(rows - row) <= 4) & (abs(columns - column) <= 4)
+        assert (rows[near].mean(), columns[near].mean()) == (row, column)
+        assert (drawn[row, column - 5 : column + 6] != GREY).any(axis=-1).sum() >= 9
+    assert (image == GREY).all()
+
+
+def test_points_at_the_border_and_none():
+    drawn = drawing.draw_points(_grey(20, 20), [[0.0, 0.0], [1.0, 1.0]])
+    assert tuple(drawn[0, 0]) == tuple(drawn[19, 19]) == drawing.WHITE
+    np.testing.assert_array_equal(drawing.draw_points(_grey(5, 5), []), _grey(5, 5))

@@ -72,7 +72,7 @@ def network_in_network(
     if include_top:
         x = convolution(x, num_classes, 1, "predictions", dtype="float32")
         x = layers.GlobalAveragePooling2D(dtype="float32", name="avg_pool")(x)
-        x = layers.Activation(classifier_activation, dtype="float32", name="classifier_activation")(x)
+        x = layers.Activation(classifier_activation, dtype="float32", name="activation")(x)
     model = keras.Model(images, x, name="network_in_network")
     model.feature_taps = taps
     if weights is not None:

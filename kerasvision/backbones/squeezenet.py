@@ -98,7 +98,7 @@ def squeezenet(
             name="predictions",
         )(x)
         x = layers.GlobalAveragePooling2D(dtype="float32", name="avg_pool")(x)
-        x = layers.Activation(classifier_activation, dtype="float32", name="classifier_activation")(x)
+        x = layers.Activation(classifier_activation, dtype="float32", name="activation")(x)
     model = keras.Model(images, x, name="squeezenet")
     model.feature_taps = taps
 

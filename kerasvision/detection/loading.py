@@ -2,10 +2,8 @@
 
 import pathlib
 
-import keras
-
-# Registers the classes that .keras files name.
-from kerasvision.detection import ssd  # noqa: F401
+from kerasvision.detection.ssd import SSD
+from kerasvision.training import run_folder
 
 
 def load_detector(path):
@@ -28,15 +26,7 @@ def load_detector(path):
         from kerasvision.export import SavedModelDetector
 
         return SavedModelDetector(path)
-    file = path / "best.keras" if path.is_dir() else path
-    if file.suffix != ".keras" or not file.is_file():
-        raise ValueError(
-            f"{path}: expected a run folder (with best.keras), a .keras file, a SavedModel folder "
-            f"or a .tflite file; received: {'nothing there' if not path.exists() else 'no such'}"
-        )
-    try:
-        model = keras.models.load_model(file, compile=False)
-    except (OSError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{file}: can't be loaded as a detector; received: {reason}") from None
+    model = run_folder.load_model(path)
+    if not isinstance(model, SSD):
+        raise ValueError(f"{path}: must hold a detector; received: {type(model).__name__}")
     return model

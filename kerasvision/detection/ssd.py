@@ -492,7 +492,7 @@ class SSD(keras.Model):
         self.confidence_loss.update_state(replica_sum(confidence))
         loss = localization + confidence
         for penalty in self.losses:
-            loss = loss + penalty
+            loss = loss + penalty / replica_sum(1.0)
         return loss
 
     def decode(self, raw):

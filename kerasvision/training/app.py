@@ -1,6 +1,7 @@
 """What all apps share on the command line and at their start and end."""
 
 import os
+import pathlib
 import sys
 
 from absl import app, flags, logging
@@ -8,16 +9,27 @@ from absl import app, flags, logging
 from kerasvision.training.quiet import quiet
 from kerasvision.training.run_folder import RunError
 
-DATASET_HELP = "scenes (built in), tfds:NAME, voc:PATH, coco:ANNOTATIONS.json or yolo:PATH."
+DETECTION_DATASETS = "scenes (built in), tfds:NAME, voc:PATH, coco:ANNOTATIONS.json or yolo:PATH."
+CLASSIFICATION_DATASETS = (
+    "scenes (built in), fashion_mnist, digits, folder:PATH (a folder a class) or tfds:NAME."
+)
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 
 
-def define_flags(workdir, dataset):
-    """Defines the flags that every app has; the arguments are their defaults."""
+def define_flags(workdir, dataset, dataset_help):
+    """Defines the flags that every training app has.
+
+    Args:
+        workdir, dataset: their defaults.
+        dataset_help: the data sets that --dataset can name, in words.
+    """
     flags.DEFINE_string("workdir", workdir, "Run folder: all that the run writes is here.")
     flags.DEFINE_integer("seed", 0, "Seed of everything random: the same seed, the same run.")
-    flags.DEFINE_string("dataset", dataset, DATASET_HELP)
-    flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets' files.")
-    flags.DEFINE_bool("download", False, "Download a tfds: set that is not there yet.")
+    flags.DEFINE_string("dataset", dataset, dataset_help)
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of the files of TensorFlow Datasets or Fashion-MNIST."
+    )
+    flags.DEFINE_bool("download", False, "Download a data set that is not there yet.")
     flags.DEFINE_bool(
         "mixed_precision", False, "Compute in bfloat16 (slower on most CPUs), keep float32 weights."
     )
@@ -39,6 +51,23 @@ def start(seed, mixed_precision, deterministic):
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if mixed_precision else "float32")
+
+
+def find_pictures(path):
+    """The files that --input names: a file, or the pictures in a folder, sorted.
+
+    Raises:
+        RunError: there is nothing at the path, or no picture in the folder.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        if not files:
+            raise RunError(f"--input={path}: no picture there ({', '.join(PICTURES)})")
+        return files
+    if not path.is_file():
+        raise RunError(f"--input={path}: there is no such file or folder")
+    return [path]
 
 
 def run_main(main, description):

@@ -139,3 +139,27 @@ def save_model(model, path):
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def load_model(path):
+    """The model of a run folder (its best.keras) or of a .keras file, not compiled.
+
+    The modules of its classes must have been imported.
+
+    Raises:
+        ValueError: there is no model at the path, or one that can't be read.
+    """
+    import keras  # here, because apps tell mistakes in flags before they load Keras
+
+    path = pathlib.Path(path)
+    file = path / "best.keras" if path.is_dir() else path
+    if file.suffix != ".keras" or not file.is_file():
+        raise ValueError(
+            f"{path}: expected a run folder (with best.keras) or a .keras file; "
+            f"received: {'nothing there' if not path.exists() else 'no such'}"
+        )
+    try:
+        return keras.models.load_model(file, compile=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{file}: can't be loaded; received: {reason}") from None
