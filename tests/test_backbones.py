@@ -27,7 +27,7 @@ NETWORKS = {
     "inception_resnet_v2": ({}, 75, True),
     "resnet18": ({"width": 8}, 32, False),
     "resnet34": ({"width": 8}, 32, True),
-    "resnet50": ({"width": 8}, 32, False),
+    "resnet50": ({"width": 8}, 32, True),
     "resnet101": ({"width": 8}, 32, True),
     "resnet152": ({"width": 8}, 32, True),
     "cifar_resnet": ({"depth": 8, "shortcuts": "A"}, 32, False),
@@ -134,13 +134,15 @@ def test_learns_and_computes_the_same_under_xla(name):
     expected = ops.convert_to_numpy(model(images, training=False))
     scale = max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(compiled(images), expected, atol=1e-4 * scale)
+    # Batch normalisation of four pictures is rough going, networks without it need small steps.
+    normalized = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
     model.compile(
-        keras.optimizers.Adam(1e-4),
+        keras.optimizers.Adam(1e-3 if normalized else 1e-4),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     labels = np.array([0, 1, 2, 3])
-    losses = [model.train_on_batch(images, labels) for _ in range(6)]
-    assert min(losses[3:]) < losses[0]
+    losses = [model.train_on_batch(images, labels) for _ in range(10)]
+    assert min(losses[5:]) < losses[0]
 
 
 @pytest.mark.parametrize("name", ALL)
