@@ -6,6 +6,7 @@ from keras import layers
 from kerasvision.backbones.inputs import image_input, minus_one_to_one
 from kerasvision.backbones.weights import (
     assign,
+    assign_in_order,
     fetch_imagenet,
     from_state_dict,
     is_state_dict,
@@ -188,10 +189,7 @@ def inception_v3(
             path = fetch_imagenet(file, include_top, num_classes)
         # The names of these files are automatic ones. As Keras itself does, go by the order of
         # the layers, which is that of the graph, and the same here.
-        arrays = read_h5(path)
-        names = [layer.name for layer in model.layers if layer.weights]
-        names += list(arrays)[len(names) :]  # of the classifier, if this network has none
-        assign(model, dict(zip(names, arrays.values())), path)
+        assign_in_order(model, read_h5(path), path)
 
     if auxiliary_heads:
         a = layers.AveragePooling2D(5, 3, name="auxiliary1_pool")(taps["stride16"])

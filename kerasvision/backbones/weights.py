@@ -214,3 +214,13 @@ def _headless_hint(missing):
     if all(CLASSIFIERS.match(name) for name in missing):
         return " (a file without the classifier: pass include_top=False)"
     return ""
+
+
+def assign_in_order(model, arrays, path):
+    """`assign` of a file whose layers have numbers for names: the order tells which is which.
+
+    Keras loads such files so too. Further layers of the file keep their names.
+    """
+    names = [layer.name for layer in model.layers if layer.weights]
+    names += list(arrays)[len(names) :]  # of the classifier, if this network has none
+    assign(model, dict(zip(names, arrays.values())), path)
