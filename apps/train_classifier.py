@@ -55,11 +55,6 @@ BYTES_PER_PARAMETER = 48  # of two models with optimizer state, one being writte
 app.define_flags(
     "runs/train_classifier", dataset="scenes", dataset_help=app.CLASSIFICATION_DATASETS
 )
-flags.DEFINE_string("train_split", "train", "Split to train on.")
-flags.DEFINE_string("val_split", "val", "Split that is evaluated during training.")
-flags.DEFINE_string(
-    "test_split", None, "Split of the final metrics and pictures. Default: --val_split."
-)
 flags.DEFINE_enum("model", "resnet18", list(NETWORKS), "Which network.")
 flags.DEFINE_integer("image_size", None, "Side of the input in pixels. Default: as in the paper.")
 flags.DEFINE_enum(
@@ -144,63 +139,33 @@ def build_network(config, num_classes):
     """The network that the flags ask for, from images to logits."""
     from keras import Model, layers
 
-    from kerasvision.backbones.alexnet import alexnet, alexnet_one_tower
-    from kerasvision.backbones.cifar_resnet import cifar_resnet
-    from kerasvision.backbones.densenet import cifar_densenet, densenet121, densenet169, densenet201
-    from kerasvision.backbones.googlenet import googlenet
-    from kerasvision.backbones.inception_resnet_v2 import inception_resnet_v2
-    from kerasvision.backbones.inception_v3 import inception_v3
-    from kerasvision.backbones.lenet import lenet5
-    from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
-    from kerasvision.backbones.network_in_network import network_in_network
-    from kerasvision.backbones.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
-    from kerasvision.backbones.squeezenet import squeezenet
-    from kerasvision.backbones.vgg import vgg11, vgg13, vgg16, vgg19
+    from kerasvision import backbones
 
     side = config.image_size or NETWORKS[config.model][0]
-    common = {
-        "image_shape": (side, side, 3),
-        "num_classes": num_classes,
-        "include_top": config.weights is None,
-        "weights": config.weights,
-        "classifier_activation": None,
+    particular = {
+        "lenet5": {"connections": config.connections},
+        "googlenet": {"auxiliary_heads": config.auxiliary_heads},
+        "inception_v3": {"auxiliary_heads": config.auxiliary_heads},
+        "cifar_resnet": {
+            "depth": config.depth or 20,
+            "shortcuts": None if config.shortcuts == "none" else config.shortcuts,
+        },
+        "cifar_densenet": {
+            "depth": config.depth or 40,
+            "growth_rate": config.growth_rate or 12,
+            "bottleneck": config.bottleneck,
+            "compression": 0.5 if config.bottleneck else 1.0,
+        },
+        "mobilenet_v2": {"width_multiplier": config.width_multiplier},
     }
-    builders = {
-        "lenet5": lambda: lenet5(connections=config.connections, **common),
-        "alexnet": lambda: alexnet(**common),
-        "alexnet_one_tower": lambda: alexnet_one_tower(**common),
-        "vgg11": lambda: vgg11(**common),
-        "vgg13": lambda: vgg13(**common),
-        "vgg16": lambda: vgg16(**common),
-        "vgg19": lambda: vgg19(**common),
-        "network_in_network": lambda: network_in_network(**common),
-        "googlenet": lambda: googlenet(auxiliary_heads=config.auxiliary_heads, **common),
-        "inception_v3": lambda: inception_v3(auxiliary_heads=config.auxiliary_heads, **common),
-        "inception_resnet_v2": lambda: inception_resnet_v2(**common),
-        "resnet18": lambda: resnet18(**common),
-        "resnet34": lambda: resnet34(**common),
-        "resnet50": lambda: resnet50(**common),
-        "resnet101": lambda: resnet101(**common),
-        "resnet152": lambda: resnet152(**common),
-        "cifar_resnet": lambda: cifar_resnet(
-            depth=config.depth or 20,
-            shortcuts=None if config.shortcuts == "none" else config.shortcuts,
-            **common,
-        ),
-        "densenet121": lambda: densenet121(**common),
-        "densenet169": lambda: densenet169(**common),
-        "densenet201": lambda: densenet201(**common),
-        "cifar_densenet": lambda: cifar_densenet(
-            depth=config.depth or 40,
-            growth_rate=config.growth_rate or 12,
-            bottleneck=config.bottleneck,
-            compression=0.5 if config.bottleneck else 1.0,
-            **common,
-        ),
-        "mobilenet_v2": lambda: mobilenet_v2(width_multiplier=config.width_multiplier, **common),
-        "squeezenet": lambda: squeezenet(**common),
-    }
-    network = builders[config.model]()
+    network = getattr(backbones, config.model)(
+        image_shape=(side, side, 3),
+        num_classes=num_classes,
+        include_top=config.weights is None,
+        weights=config.weights,
+        classifier_activation=None,
+        **particular.get(config.model, {}),
+    )
     if config.weights is None:
         return network
     if config.freeze_backbone:
@@ -225,35 +190,14 @@ def run(config):
 
     from kerasvision import data, drawing, export
     from kerasvision.classification import Classifier, evaluation
-    from kerasvision.training import callbacks, optimizers, strategy
+    from kerasvision.training import callbacks, strategy
 
     app.start(config.seed, config.mixed_precision, config.deterministic)
     devices = strategy.make_strategy(config.strategy)
 
     # Data.
-    loaded = {}
-    for split in dict.fromkeys([config.train_split, config.val_split, config.test_split]):
-        if split is not None:
-            loaded[split] = data.load_classification(
-                config.dataset, split, data_dir=config.data_dir, download=config.download
-            )
-            for problem in loaded[split].problems:
-                print(f"{split}: {problem}")
-            if loaded[split].class_names != loaded[config.train_split].class_names:
-                raise run_folder.RunError(
-                    f"--dataset={config.dataset}: split {split} must have the classes of split "
-                    f"{config.train_split}, {loaded[config.train_split].class_names}; "
-                    f"received: {loaded[split].class_names}"
-                )
-    train, val = loaded[config.train_split], loaded[config.val_split]
-    test = loaded[config.test_split or config.val_split]
+    train, val, test = app.load_splits(data.load_classification, config)
     steps = data.steps_per_epoch(train, config.batch_size)
-    names = ", ".join(train.class_names[:20])
-    print(
-        f"{config.dataset}: {train.num_examples} pictures to train on, {val.num_examples} to "
-        f"validate, {test.num_examples} to test; {len(train.class_names)} classes: {names}"
-        f"{', …' if len(train.class_names) > 20 else ''}"
-    )
     seconds = {"data": time.perf_counter() - started}
 
     # Model.
@@ -263,20 +207,7 @@ def run(config):
             train.class_names,
             label_smoothing=config.label_smoothing,
         )
-        if config.strategy != "none":
-            strategy.synchronize_batch_norm(model)
-        model.compile(
-            optimizers.build_optimizer(
-                config.optimizer,
-                config.learning_rate,
-                config.schedule,
-                config.epochs,
-                config.warmup_epochs,
-                steps,
-                config.weight_decay,
-            ),
-            jit_compile="auto" if config.jit_compile is None else config.jit_compile,
-        )
+        app.compile_model(model, config, steps, config.schedule)
     checkpoint = callbacks.Checkpoint(workdir, steps, monitor="val_accuracy")
     with devices.scope():
         epochs_done = checkpoint.restore(model)
@@ -357,10 +288,7 @@ def run(config):
 
     print(f"\n{test.split} split of {config.dataset}, weights of epoch {best_epoch}:")
     print(evaluation.format_table(metrics))
-    print(f"\n{seconds['total']:.0f} s; all of it is in {workdir}:")
-    for path in sorted(workdir.iterdir()):
-        if not path.name.startswith("."):
-            print(f"  {path.name}{'/' if path.is_dir() else ''}")
+    app.print_files(workdir, seconds["total"])
     return metrics
 
 

@@ -22,11 +22,6 @@ from absl import flags
 from kerasvision.training import app, run_folder
 
 app.define_flags("runs/train_detector", dataset="scenes", dataset_help=app.DETECTION_DATASETS)
-flags.DEFINE_string("train_split", "train", "Split to train on.")
-flags.DEFINE_string("val_split", "val", "Split that is evaluated during training.")
-flags.DEFINE_string(
-    "test_split", None, "Split of the final metrics and pictures. Default: --val_split."
-)
 flags.DEFINE_enum(
     "model", "ssdlite", ["ssdlite", "ssd_resnet18", "ssd300", "ssd512"], "Which detector."
 )
@@ -106,52 +101,20 @@ def run(config):
     from kerasvision import data, drawing, export
     from kerasvision.detection import evaluation
     from kerasvision.metrics.coco import format_table
-    from kerasvision.training import callbacks, optimizers, strategy
+    from kerasvision.training import callbacks, strategy
 
     app.start(config.seed, config.mixed_precision, config.deterministic)
     devices = strategy.make_strategy(config.strategy)
 
     # Data.
-    loaded = {}
-    for split in dict.fromkeys([config.train_split, config.val_split, config.test_split]):
-        if split is not None:
-            loaded[split] = data.load(
-                config.dataset, split, data_dir=config.data_dir, download=config.download
-            )
-            for problem in loaded[split].problems:
-                print(f"{split}: {problem}")
-            if loaded[split].class_names != loaded[config.train_split].class_names:
-                raise run_folder.RunError(
-                    f"--dataset={config.dataset}: split {split} must have the classes of split "
-                    f"{config.train_split}, {loaded[config.train_split].class_names}; "
-                    f"received: {loaded[split].class_names}"
-                )
-    train, val = loaded[config.train_split], loaded[config.val_split]
-    test = loaded[config.test_split or config.val_split]
+    train, val, test = app.load_splits(data.load, config)
     steps = data.steps_per_epoch(train, config.batch_size)
-    print(
-        f"{config.dataset}: {train.num_examples} pictures to train on, {val.num_examples} to "
-        f"validate, {test.num_examples} to test; classes: {', '.join(train.class_names)}"
-    )
     seconds = {"data": time.perf_counter() - started}
 
     # Model.
     with devices.scope():
         model = build_model(config, train.class_names)
-        if config.strategy != "none":
-            strategy.synchronize_batch_norm(model)
-        model.compile(
-            optimizers.build_optimizer(
-                config.optimizer,
-                config.learning_rate,
-                "cosine",
-                config.epochs,
-                config.warmup_epochs,
-                steps,
-                config.weight_decay,
-            ),
-            jit_compile="auto" if config.jit_compile is None else config.jit_compile,
-        )
+        app.compile_model(model, config, steps)
     checkpoint = callbacks.Checkpoint(workdir, steps, monitor="val_AP")
     with devices.scope():
         epochs_done = checkpoint.restore(model)
@@ -226,10 +189,7 @@ def run(config):
 
     print(f"\n{test.split} split of {config.dataset}, weights of epoch {best_epoch}:")
     print(format_table(metrics))
-    print(f"\n{seconds['total']:.0f} s; all of it is in {workdir}:")
-    for path in sorted(workdir.iterdir()):
-        if not path.name.startswith("."):
-            print(f"  {path.name}{'/' if path.is_dir() else ''}")
+    app.print_files(workdir, seconds["total"])
     return metrics
 
 

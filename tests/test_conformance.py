@@ -11,6 +11,8 @@ from keras import ops
 import kerasvision.detection
 import kerasvision.layers
 from kerasvision import layers
+from kerasvision.backbones import cifar_resnet, resnet18
+from kerasvision.classification import Classifier, box_regressor, weak_localizer
 from kerasvision.detection import SSD, ssd300, ssd512, ssd_resnet18, ssdlite
 from kerasvision.ops import boxes, matching, nms, roi, roi_pooling, sampling, unpooling
 
@@ -234,10 +236,30 @@ HELPERS = {
     "unpooling.pooled_size",
     "unpooling.unpooled_size",
 }
+
+
+def headless(side):
+    """A small backbone from images to maps of stride 8."""
+    network = resnet18((side, side, 3), include_top=False, width=8)
+    return keras.Model(network.input, network.feature_taps["stride8"])
+
+
 # Name: (how to make it small, side of its images).
 DETECTORS = {
     "ssdlite": (lambda: ssdlite(2, (64, 64, 3), width_multiplier=0.35, first_stride=8), 64),
     "ssd_resnet18": (lambda: ssd_resnet18(2, (64, 64, 3), width=8), 64),
+}
+MODELS = {
+    **DETECTORS,
+    "Classifier": (
+        lambda: Classifier(
+            cifar_resnet((32, 32, 3), num_classes=2, depth=8, classifier_activation=None)
+        ),
+        32,
+    ),
+    "weak_localizer": (lambda: weak_localizer(headless(64), 2, adaptation_filters=(8,)), 64),
+    "weak_localizer, average": (lambda: weak_localizer(headless(64), 2, pooling="average"), 64),
+    "box_regressor": (lambda: box_regressor(headless(64), 2, hidden_units=16), 64),
 }
 # Name: (how to make it, the paper's parameters).
 COUNTS = {
@@ -382,14 +404,15 @@ def test_layer_is_the_same_in_litert(name, in_litert):
     assert_equal(received, as_numpy(model(inputs)), 1e-5)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_one_step_lowers_the_loss(name):
-    make, side = DETECTORS[name]
+@pytest.mark.parametrize("name", MODELS)
+def test_model_lowers_its_loss(name):
+    make, side = MODELS[name]
     keras.utils.set_random_seed(0)
     model = make()
-    model.compile(keras.optimizers.SGD(0.01))
+    model.compile(keras.optimizers.Adam(0.001))
     batch = {
         "images": images(side),
+        "labels": np.array([0, 1]),  # of the pictures
         "bounding_boxes": {
             "boxes": np.array([[[0.1, 0.2, 0.7, 0.9]], [[0.3, 0.3, 0.6, 0.6]]], "float32"),
             "labels": np.array([[0], [1]]),
@@ -399,23 +422,23 @@ def test_one_step_lowers_the_loss(name):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_mixed_precision_gives_float32_detections(name):
-    make, side = DETECTORS[name]
+@pytest.mark.parametrize("name", MODELS)
+def test_model_in_mixed_precision_answers_in_float32(name):
+    make, side = MODELS[name]
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         model = make()
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    raw = model(images(side))
-    assert {keras.backend.standardize_dtype(x.dtype) for x in raw.values()} == {"float32"}
-    found = model.predict(images(side), verbose=0)
-    assert found["boxes"].dtype == np.float32 and np.isfinite(found["boxes"]).all()
+    raw = keras.tree.flatten(model(images(side)))
+    assert {keras.backend.standardize_dtype(x.dtype) for x in raw} == {"float32"}
+    for found in keras.tree.flatten(model.predict(images(side), verbose=0)):
+        assert np.isfinite(found).all() and found.dtype in (np.float32, np.int32)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_detector_survives_a_file(name, tmp_path):
-    make, side = DETECTORS[name]
+@pytest.mark.parametrize("name", MODELS)
+def test_model_survives_a_file(name, tmp_path):
+    make, side = MODELS[name]
     model = make()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

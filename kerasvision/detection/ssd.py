@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers, ops
 
 from kerasvision.backbones.mobilenet_v2 import mobilenet_v2, round_channels
+from kerasvision.backbones.resnet import resnet18
 from kerasvision.backbones.vgg import URL as VGG_URL
 from kerasvision.backbones.vgg import read_fully_connected, vgg16
 from kerasvision.backbones.weights import fetch_imagenet
@@ -187,8 +188,9 @@ def ssd_resnet18(
     """SSD on ResNet-18 with batch normalisation throughout, for training from scratch.
 
     ScratchDet (Zhu et al. 2019, section 3): with batch normalisation in backbone and extra maps,
-    SSD needs no ImageNet weights. The maps are those of strides 8, 16 and 32 and two more. On a
-    CPU its dense convolutions train several times faster than separable ones of equal accuracy.
+    and filters of 3 pixels at the start, SSD needs no ImageNet weights. The maps are those of
+    strides 8, 16 and 32 and two more. On a CPU its dense convolutions train several times faster
+    than separable ones of equal accuracy.
 
     Args:
         num_classes: without the background.
@@ -201,7 +203,15 @@ def ssd_resnet18(
     Returns:
         `SSD`.
     """
-    images, *maps = _scratch_resnet18_maps(image_shape, width, depths)
+    backbone = resnet18(
+        image_shape,
+        include_top=False,
+        width=width,
+        depths=depths,
+        batch_norm_momentum=0.97,
+        stem_kernel_size=3,
+    )
+    maps = [backbone.feature_taps[f"stride{s}"] for s in (8, 16, 32)]
     x = maps[-1]
     for i in range(2):
         x = layers.Conv2D(
@@ -221,7 +231,7 @@ def ssd_resnet18(
         offsets.append(layers.Conv2D(6 * 4, 3, padding="same", name=f"offsets{i}")(x))
         logits.append(layers.Conv2D(6 * (num_classes + 1), 3, padding="same", name=f"logits{i}")(x))
     return _evenly_scaled_ssd(
-        images,
+        backbone.input,
         maps,
         offsets,
         logits,
@@ -231,46 +241,6 @@ def ssd_resnet18(
         max_scale,
         name="ssd_resnet18",
     )
-
-
-def _scratch_resnet18_maps(image_shape, width, depths):
-    """Images, and the last maps of strides 8, 16 and 32 of a ResNet-18 (He et al. 2015, table 1).
-
-    As in ScratchDet (Zhu et al. 2019, section 3.3) one 3x3 convolution takes the place of the
-    7x7 one at the start, which loses too much of a small image; nor does the network need the
-    normalisation and paddings of published weights.
-    """
-
-    def convolution(x, filters, kernel_size, stride, name):
-        x = layers.Conv2D(
-            filters,
-            kernel_size,
-            stride,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=f"{name}_conv",
-        )(x)
-        return layers.BatchNormalization(momentum=0.97, name=f"{name}_bn")(x)
-
-    images = keras.Input(image_shape, name="images")
-    x = layers.Rescaling(1 / 64, -2.0, name="normalize")(images)
-    x = layers.ReLU(name="conv1_relu")(convolution(x, width, 3, 2, "conv1"))
-    x = layers.MaxPooling2D(3, 2, padding="same", name="pool1")(x)
-    maps = []
-    for stage, depth in enumerate(depths):
-        filters = width * 2**stage
-        for block in range(depth):
-            name = f"conv{stage + 2}_{block + 1}"
-            stride = 2 if stage > 0 and block == 0 else 1
-            residual = convolution(x, filters, 3, stride, f"{name}_1")
-            residual = layers.ReLU(name=f"{name}_1_relu")(residual)
-            residual = convolution(residual, filters, 3, 1, f"{name}_2")
-            if stride != 1 or x.shape[-1] != filters:
-                x = convolution(x, filters, 1, stride, f"{name}_shortcut")
-            x = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, residual]))
-        maps.append(x)
-    return [images, *maps[1:]]
 
 
 def _vgg16_maps(image_shape, weights):

@@ -14,6 +14,7 @@ import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers, tree
 from tensorflow.lite.python import schema_py_generated as schema
 
 from kerasvision.export import mediapipe_metadata
@@ -128,6 +129,7 @@ def convert_network(network, precision, calibration_images):
     Returns:
         bytes; input "images" (1, H, W, 3) uint8; outputs float32, in the order of their names.
     """
+    network = fold_normalization(network)
 
     @tf.function(autograph=False)
     def function(images):
@@ -147,6 +149,46 @@ def convert_network(network, precision, calibration_images):
         converter.inference_input_type = tf.uint8
     with quiet():
         return converter.convert()
+
+
+def fold_normalization(network):
+    """A copy in which the first convolution does the multiplication of the normalisation.
+
+    Where one convolution alone reads the normalised pixels s x + o, with or without zeros padded
+    around them, the copy computes x + o / s and has a kernel s times as large: one pass over the
+    picture less. Any other network is returned as it is.
+    """
+
+    def only_reader(tensor):
+        readers = [
+            layer
+            for layer in network.layers
+            if any(read is tensor for read in tree.flatten(layer.input))
+        ]
+        return readers[0] if len(readers) == 1 else None
+
+    normalize = only_reader(network.input)
+    if type(normalize) is not layers.Rescaling:
+        return network
+    convolution = only_reader(normalize.output)
+    if type(convolution) is layers.ZeroPadding2D:
+        convolution = only_reader(convolution.output)
+    if type(convolution) is not layers.Conv2D or convolution.groups > 1:
+        return network
+
+    scale, offset = np.asarray(normalize.scale), np.asarray(normalize.offset)
+
+    def clone(layer):
+        config = layer.get_config()
+        if layer is normalize:
+            config.update(scale=1.0, offset=(offset / scale).tolist())
+        return layer.from_config(config)
+
+    folded = keras.models.clone_model(network, clone_function=clone)
+    folded.set_weights(network.get_weights())
+    kernel = folded.get_layer(convolution.name).kernel
+    kernel.assign(kernel * scale.astype("float32").reshape(-1, 1))
+    return folded
 
 
 def convert(function, *specs):

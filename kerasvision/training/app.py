@@ -40,6 +40,11 @@ def define_flags(workdir, dataset, dataset_help):
         "strategy", "none", ["none", "mirrored"], "One device, or all of this machine."
     )
     flags.DEFINE_bool("resume", True, "Go on from the last checkpoint of --workdir.")
+    flags.DEFINE_string("train_split", "train", "Split to train on.")
+    flags.DEFINE_string("val_split", "val", "Split that is evaluated during training.")
+    flags.DEFINE_string(
+        "test_split", None, "Split of the final metrics and pictures. Default: --val_split."
+    )
 
 
 def start(seed, mixed_precision, deterministic):
@@ -51,6 +56,71 @@ def start(seed, mixed_precision, deterministic):
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if mixed_precision else "float32")
+
+
+def load_splits(load, config):
+    """Loads what a training app trains on, evaluates after epochs, and tests in the end.
+
+    Args:
+        load: `data.load` or `data.load_classification`.
+        config: has the flags of `define_flags` as attributes.
+
+    Returns:
+        (train, val, test), data sets with the same classes.
+
+    Raises:
+        RunError: a split has other classes.
+    """
+    splits = [config.train_split, config.val_split, config.test_split or config.val_split]
+    loaded = {}
+    for split in dict.fromkeys(splits):
+        loaded[split] = load(
+            config.dataset, split, data_dir=config.data_dir, download=config.download
+        )
+        for problem in loaded[split].problems:
+            print(f"{split}: {problem}")
+        class_names = loaded[config.train_split].class_names
+        if loaded[split].class_names != class_names:
+            raise RunError(
+                f"--dataset={config.dataset}: split {split} must have the classes of split "
+                f"{config.train_split}, {class_names}; received: {loaded[split].class_names}"
+            )
+    train, val, test = (loaded[split] for split in splits)
+    names = ", ".join(train.class_names[:20])
+    print(
+        f"{config.dataset}: {train.num_examples} pictures to train on, {val.num_examples} to "
+        f"validate, {test.num_examples} to test; {len(train.class_names)} classes: {names}"
+        f"{', …' if len(train.class_names) > 20 else ''}"
+    )
+    return train, val, test
+
+
+def compile_model(model, config, steps_per_epoch, schedule="cosine"):
+    """Compiles a model with the optimizer, the strategy and the compiler that the flags ask for."""
+    from kerasvision.training import optimizers, strategy
+
+    if config.strategy != "none":
+        strategy.synchronize_batch_norm(model)
+    model.compile(
+        optimizers.build_optimizer(
+            config.optimizer,
+            config.learning_rate,
+            schedule,
+            config.epochs,
+            config.warmup_epochs,
+            steps_per_epoch,
+            config.weight_decay,
+        ),
+        jit_compile="auto" if config.jit_compile is None else config.jit_compile,
+    )
+
+
+def print_files(workdir, seconds):
+    """Prints how long a run took and what it wrote."""
+    print(f"\n{seconds:.0f} s; all of it is in {workdir}:")
+    for path in sorted(workdir.iterdir()):
+        if not path.name.startswith("."):
+            print(f"  {path.name}{'/' if path.is_dir() else ''}")
 
 
 def find_pictures(path):

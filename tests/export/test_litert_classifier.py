@@ -58,8 +58,8 @@ def test_embeddings_are_those_of_keras(classifier, embedder_files, pictures, pre
 
 
 def test_batch_norm_is_folded_and_auxiliary_heads_are_left_out(classifier_files, embedder_files):
-    """All that remains beside the layers is the normalisation of the pixels."""
-    network = {"CAST": 1, "MUL": 1, "ADD": 1 + 1, "CONV_2D": 4, "MEAN": 1}
+    """All that remains beside the layers is the offset of the pixels' normalisation."""
+    network = {"CAST": 1, "ADD": 1 + 1, "CONV_2D": 4, "MEAN": 1}
     head = {"FULLY_CONNECTED": 1, "SOFTMAX": 1}
     assert count_operators(classifier_files["float32"]) == {**network, **head}
     assert count_operators(embedder_files["float32"]) == network
@@ -74,7 +74,6 @@ def test_batch_norm_and_padding_of_mobilenet_v2_are_folded(tmp_path):
     export_litert_classifier(model, tmp_path / "model.tflite")
     assert count_operators(tmp_path / "model.tflite") == {
         "CAST": 1,
-        "MUL": 1,
         "ADD": 1 + 10,  # ten bottlenecks have a shortcut
         "CONV_2D": 35,
         "DEPTHWISE_CONV_2D": 17,
@@ -82,6 +81,32 @@ def test_batch_norm_and_padding_of_mobilenet_v2_are_folded(tmp_path):
         "FULLY_CONNECTED": 1,
         "SOFTMAX": 1,
     }
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_factor_of_the_normalisation_goes_into_the_kernel(pad):
+    images = keras.Input((6, 5, 3), name="images")
+    x = keras.layers.Rescaling([0.5, 0.25, 2.0], [-1.0, 3.0, 0.5])(images)
+    x = keras.layers.ZeroPadding2D(2)(x) if pad else x
+    x = keras.layers.Conv2D(4, 3, padding="same")(x)
+    network = keras.Model(images, {"maps": x})
+    folded = litert.fold_normalization(network)
+    np.testing.assert_equal(folded.layers[1].scale, 1.0)
+    np.testing.assert_allclose(folded.layers[1].offset, [-2.0, 12.0, 0.25])
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 6, 5, 3)).astype("float32")
+    expected = network.predict_on_batch(pixels)["maps"]
+    np.testing.assert_allclose(folded.predict_on_batch(pixels)["maps"], expected, rtol=1e-4)
+
+
+def test_normalisation_that_others_read_stays():
+    images = keras.Input((6, 5, 3), name="images")
+    x = keras.layers.Rescaling(0.5)(images)
+    read_twice = keras.layers.Add()([x, keras.layers.Conv2D(3, 1)(x)])
+    pooled_first = keras.layers.Conv2D(3, 1)(keras.layers.MaxPooling2D(2)(x))
+    without = keras.layers.Conv2D(3, 1)(images)
+    for output in (read_twice, pooled_first, without):
+        network = keras.Model(images, {"maps": output})
+        assert litert.fold_normalization(network) is network
 
 
 def test_mixed_precision(classifier, pictures, tmp_path):
