@@ -363,11 +363,15 @@ def plot_history(history, path):
             if there is one.
         path: of the PNG.
     """
+    scores = [name for name in history if any(part in name for part in ("AP", "accuracy", "top"))]
+    title = [
+        words
+        for part, words in (("accuracy", "accuracy"), ("AP", "average precision"))
+        if any(part in name for name in scores)
+    ]
     panels = {
         "loss": sorted((name for name in history if name.endswith("loss")), key=len),
-        "accuracy" if "accuracy" in history else "average precision": [
-            name for name in history if any(part in name for part in ("AP", "accuracy", "top"))
-        ],
+        " and ".join(title): scores,
     }
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, 2, sharex=True), panels.items()):

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from kerasvision import data
-from kerasvision.export.litert import PRECISIONS
+from kerasvision.export.litert import PRECISIONS, ExportError
 from kerasvision.export.litert_classifier import (
     LiteRTClassifier,
     LiteRTEmbedder,
@@ -34,7 +34,7 @@ def export_all(model, workdir, formats, dataset=None):
 
     Raises:
         ValueError: an unknown format, or int8 without pictures.
-        RuntimeError: an export does not compute what the model does.
+        ExportError: an export does not compute what the model does.
     """
     _check_formats(formats, ("saved_model", *PRECISIONS), dataset)
     images = None
@@ -59,7 +59,7 @@ def export_classifier(model, workdir, formats, dataset=None):
 
     Raises:
         ValueError: an unknown format, or int8 without pictures.
-        RuntimeError: an export does not compute what the model does.
+        ExportError: an export does not compute what the model does.
     """
     _check_formats(formats, ("saved_model", *PRECISIONS), dataset)
     images = _classification_images(model, dataset) if "int8" in formats else None
@@ -79,7 +79,7 @@ def export_embedder(model, workdir, formats, dataset=None):
         formats: list out of "float32", "float16" and "int8".
 
     Raises:
-        ValueError, RuntimeError: as of `export_classifier`.
+        ValueError, ExportError: as of `export_classifier`.
     """
     _check_formats(formats, PRECISIONS, dataset)
     images = _classification_images(model, dataset) if "int8" in formats else None

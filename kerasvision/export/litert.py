@@ -19,8 +19,13 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from kerasvision.export import mediapipe_metadata
 from kerasvision.training.quiet import quiet
+from kerasvision.training.run_folder import RunError
 
 PRECISIONS = ("float32", "float16", "int8")
+
+
+class ExportError(RunError, RuntimeError):
+    """A converted file does not compute what the model does; nothing is written."""
 
 
 class ImageModel:
@@ -310,7 +315,7 @@ def checked_file(path, content):
 
 
 def check_operators(path, content):
-    """Raises RuntimeError unless all operators of a .tflite file's bytes are built in.
+    """Raises ExportError unless all operators of a .tflite file's bytes are built in.
 
     Operators on variables are refused as well: some ways of conversion lose their values.
     """
@@ -319,14 +324,14 @@ def check_operators(path, content):
         name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         if name in ("CUSTOM", "READ_VARIABLE", "VAR_HANDLE"):
             custom = (code.customCode or b"").decode()
-            raise RuntimeError(
+            raise ExportError(
                 f"{path}: operators must be built in and without variables; "
                 f"received: {' '.join([name, custom]).strip()}"
             )
 
 
 def check_network(path, content, network, precision, images):
-    """Raises RuntimeError if the converted network's numbers are not those of Keras."""
+    """Raises ExportError if the converted network's numbers are not those of Keras."""
     # Of int8 a tenth is usual: what is refused is a network that the quantiser broke.
     tolerance = {"float32": 1e-3, "float16": 0.1, "int8": 0.5}[precision]
     converted = interpreter(content)
@@ -343,16 +348,18 @@ def check_network(path, content, network, precision, images):
         error = np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
         # Written so that NaN is refused.
         if not error < tolerance:
-            raise RuntimeError(
-                f"{path}: {name} must be the model's within {tolerance:.1%}; received: {error:.2%}"
+            advice = "; a network that has learned little can't be quantised"
+            raise ExportError(
+                f"{path}: {name} must be the model's within {tolerance:.1%}; received: "
+                f"{error:.2%}{advice if precision == 'int8' else ''}"
             )
 
 
 def check_scores(path, found, expected, precision):
-    """Raises RuntimeError if scores from the finished file are not those of Keras."""
+    """Raises ExportError if scores from the finished file are not those of Keras."""
     tolerance = {"float32": 1e-3, "float16": 0.05, "int8": math.inf}[precision]
     error = np.abs(found - expected).max()
     if not error < tolerance:
-        raise RuntimeError(
+        raise ExportError(
             f"{path}: scores must be the model's within {tolerance}; received: {error:.4f} off"
         )

@@ -22,7 +22,7 @@ def export_litert_classifier(model, path, precision="float32", calibration_image
         path, precision, calibration_images: as of `export_litert`.
 
     Raises:
-        ValueError, RuntimeError: as of `export_litert`.
+        ValueError, ExportError: as of `export_litert`.
     """
     images = litert.prepare_images(precision, calibration_images, model.image_shape)
     path = pathlib.Path(path)
@@ -83,7 +83,7 @@ def export_litert_embedder(model, path, precision="float32", calibration_images=
         path, precision, calibration_images: as of `export_litert`.
 
     Raises:
-        ValueError, RuntimeError: as of `export_litert`.
+        ValueError, ExportError: as of `export_litert`.
     """
     images = litert.prepare_images(precision, calibration_images, model.image_shape)
     path = pathlib.Path(path)

@@ -28,7 +28,7 @@ def export_litert(model, path, precision="float32", calibration_images=None):
 
     Raises:
         ValueError: an unknown precision, or int8 without images.
-        RuntimeError: the file has operators that are not built in, or computes other numbers
+        ExportError: the file has operators that are not built in, or computes other numbers
             than the model.
     """
     images = litert.prepare_images(precision, calibration_images, model.image_shape)
