@@ -46,22 +46,21 @@ def run(config):
     workdir = run_folder.make_folder(config.workdir, space_needed=500e6)
     from kerasvision import data, export
     from kerasvision.classification import Classifier
-    from kerasvision.detection import SSD
+    from kerasvision.detection import SingleStageDetector
 
-    kinds = {
-        SSD: (data.load, export.export_all),
-        Classifier: (data.load_classification, export.export_classifier),
-    }
     model = run_folder.load_model(config.model)
-    if type(model) not in kinds:
+    if isinstance(model, SingleStageDetector):
+        load, export_to = data.load, export.export_all
+    elif isinstance(model, Classifier):
+        load, export_to = data.load_classification, export.export_classifier
+    else:
         raise run_folder.RunError(
             f"--model={config.model}: must be a detector or a classifier; "
             f"received: {type(model).__name__}"
         )
-    load, export_to = kinds[type(model)]
     formats = config.export
     if config.embedder:
-        if type(model) is not Classifier:
+        if not isinstance(model, Classifier):
             raise run_folder.RunError(
                 f"--embedder: needs a classifier; received: --model={config.model}, "
                 f"{type(model).__name__}"

@@ -22,21 +22,31 @@ from absl import flags
 from kerasvision.training import app, run_folder
 
 app.define_flags("runs/train_detector", dataset="scenes", dataset_help=app.DETECTION_DATASETS)
-flags.DEFINE_enum(
-    "model", "ssdlite", ["ssdlite", "ssd_resnet18", "ssd300", "ssd512"], "Which detector."
-)
+# Name: disk that a run may take, for two models with optimizer state, exports, pictures, logs.
+SPACE_NEEDED = {
+    "ssdlite": 150e6,
+    "ssd_resnet18": 300e6,
+    "ssd300": 800e6,
+    "ssd512": 800e6,
+    "retinanet_mobilenet_v2": 200e6,
+    "retinanet_resnet50": 1200e6,
+}
+flags.DEFINE_enum("model", "ssdlite", list(SPACE_NEEDED), "Which detector.")
 flags.DEFINE_integer(
     "image_size", 320, "Side of the input in pixels; ssd300 and ssd512 have theirs."
 )
-flags.DEFINE_float("width_multiplier", 1.0, "Factor on the channels (not of ssd300, ssd512).")
+flags.DEFINE_float("width_multiplier", 1.0, "Factor on the channels (ssdlite, ssd_resnet18).")
 flags.DEFINE_integer("first_stride", 16, "8 adds a map for small objects (ssdlite only).")
-flags.DEFINE_float("min_scale", 0.2, "Side of the smallest default boxes (not of ssd300, ssd512).")
-flags.DEFINE_float("max_scale", 0.95, "Side of the largest default boxes (not of ssd300, ssd512).")
+flags.DEFINE_float("min_scale", 0.2, "Side of the smallest default boxes (ssdlite, ssd_resnet18).")
+flags.DEFINE_float("max_scale", 0.95, "Side of the largest default boxes (ssdlite, ssd_resnet18).")
 flags.DEFINE_string(
     "backbone_weights",
     None,
     "imagenet (fetched by Keras), or a path: .h5 as of keras.applications, .npz as of torchvision. "
     "Default: random.",
+)
+flags.DEFINE_bool(
+    "freeze_batch_norm", False, "Keep the backbone's batch normalisation as loaded (retinanet)."
 )
 flags.DEFINE_integer("epochs", 60, "Passes over the training pictures.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 16, "Pictures in a step.", lower_bound=1)
@@ -55,13 +65,10 @@ flags.DEFINE_list(
     "export", "saved_model,float32,float16,int8", "What to export: saved_model and/or precisions."
 )
 
-# Disk that a run may take: two models with optimizer state, exports, pictures, logs.
-SPACE_NEEDED = {"ssdlite": 150e6, "ssd_resnet18": 300e6, "ssd300": 800e6, "ssd512": 800e6}
-
 
 def build_model(config, class_names):
     """The detector that the flags ask for."""
-    from kerasvision.detection import ssd
+    from kerasvision.detection import retinanet, ssd
 
     if config.model == "ssdlite":
         return ssd.ssdlite(
@@ -82,6 +89,14 @@ def build_model(config, class_names):
             width=round(64 * config.width_multiplier),
             min_scale=config.min_scale,
             max_scale=config.max_scale,
+        )
+    if config.model.startswith("retinanet"):
+        return getattr(retinanet, config.model)(
+            len(class_names),
+            image_shape=(config.image_size, config.image_size, 3),
+            backbone_weights=config.backbone_weights,
+            class_names=class_names,
+            freeze_batch_norm=config.freeze_batch_norm,
         )
     build = {"ssd300": ssd.ssd300, "ssd512": ssd.ssd512}[config.model]
     return build(len(class_names), config.backbone_weights, class_names)

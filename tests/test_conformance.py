@@ -13,7 +13,14 @@ import kerasvision.layers
 from kerasvision import layers
 from kerasvision.backbones import cifar_resnet, resnet18
 from kerasvision.classification import Classifier, box_regressor, weak_localizer
-from kerasvision.detection import SSD, ssd300, ssd512, ssd_resnet18, ssdlite
+from kerasvision.detection import (
+    SSD,
+    retinanet,
+    ssd300,
+    ssd512,
+    ssd_resnet18,
+    ssdlite,
+)
 from kerasvision.ops import boxes, matching, nms, roi, roi_pooling, sampling, unpooling
 
 
@@ -248,6 +255,12 @@ def headless(side):
 DETECTORS = {
     "ssdlite": (lambda: ssdlite(2, (64, 64, 3), width_multiplier=0.35, first_stride=8), 64),
     "ssd_resnet18": (lambda: ssd_resnet18(2, (64, 64, 3), width=8), 64),
+    "retinanet": (
+        lambda: retinanet(
+            resnet18((64, 64, 3), include_top=False, width=8), 2, filters=8, head_depth=1
+        ),
+        64,
+    ),
 }
 MODELS = {
     **DETECTORS,
@@ -302,7 +315,8 @@ def test_the_lists_are_complete():
     functions = {
         name for name, value in vars(kerasvision.detection).items() if inspect.isfunction(value)
     }
-    assert functions - {"load_detector"} == set(DETECTORS) | {"ssd300", "ssd512"}
+    elsewhere = {"ssd300", "ssd512", "retinanet_mobilenet_v2", "retinanet_resnet50"}
+    assert functions - {"load_detector"} == set(DETECTORS) | elsewhere
     assert kerasvision.detection.SSD is SSD
 
 

@@ -1,4 +1,11 @@
 """Object detectors."""
 
 from kerasvision.detection.loading import load_detector
+from kerasvision.detection.retinanet import (
+    RetinaNet,
+    retinanet,
+    retinanet_mobilenet_v2,
+    retinanet_resnet50,
+)
+from kerasvision.detection.single_stage import SingleStageDetector
 from kerasvision.detection.ssd import SSD, ssd300, ssd512, ssd_resnet18, ssdlite

@@ -15,7 +15,8 @@ from kerasvision.backbones.resnet import resnet18
 from kerasvision.backbones.vgg import URL as VGG_URL
 from kerasvision.backbones.vgg import read_fully_connected, vgg16
 from kerasvision.backbones.weights import fetch_imagenet
-from kerasvision.layers import L2Normalization, NonMaxSuppression
+from kerasvision.detection.single_stage import SingleStageDetector
+from kerasvision.layers import L2Normalization
 from kerasvision.ops import anchors, matching, sampling
 from kerasvision.ops import boxes as box_ops
 from kerasvision.training.strategy import replica_sum
@@ -333,19 +334,12 @@ def _network(images, offsets, logits, num_classes):
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class SSD(keras.Model):
+class SSD(SingleStageDetector):
     """A network of offsets and logits with SSD's targets, loss and decoding.
 
-    `ssd300`, `ssd512` and `ssdlite` build it. `fit` and `evaluate` take batch dictionaries:
-
-        "images" (B, H, W, 3), RGB, 0 to 255;
-        "bounding_boxes": {"boxes" (B, N, 4), "labels" (B, N)}, where boxes are (ymin, xmin,
-        ymax, xmax) divided by the image's height and width, and label -1 is padding.
-
-    Calling the model gives the raw {"offsets" (B, A, 4), "logits" (B, A, C + 1)}, class 0 of
-    the logits being the background. `predict` and `export` give detections: {"boxes"
-    (B, K, 4), "scores" (B, K), "labels" (B, K), "count" (B,)}, sorted by score, padded with
-    label -1.
+    `ssd300`, `ssd512`, `ssdlite` and `ssd_resnet18` build it. Batches and detections are those of
+    `SingleStageDetector`. Calling the model gives the raw {"offsets" (B, A, 4), "logits"
+    (B, A, C + 1)}, class 0 of the logits being the background.
 
     Args:
         network: functional `keras.Model` from images to offsets and logits.
@@ -375,13 +369,17 @@ class SSD(keras.Model):
         pre_nms_candidates=400,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(
+            network,
+            num_classes,
+            class_names,
+            iou_threshold,
+            score_threshold,
+            max_detections,
+            pre_nms_candidates,
+            **kwargs,
+        )
         default_boxes = np.asarray(default_boxes, "float32")
-        class_names = [str(i) for i in range(num_classes)] if class_names is None else class_names
-        if len(class_names) != num_classes:
-            raise ValueError(
-                f"class_names must be {num_classes} names; received {len(class_names)}"
-            )
         offsets_shape = tuple(network.output["offsets"].shape[1:])
         if offsets_shape != default_boxes.shape:
             raise ValueError(
@@ -393,29 +391,12 @@ class SSD(keras.Model):
                 "max_detections must be at most the number of default boxes times that of classes; "
                 f"received: {max_detections} of {len(default_boxes)} x {num_classes}"
             )
-        self.network = network
-        self.num_classes = num_classes
         self.default_boxes = default_boxes
         self.variances = tuple(variances)
-        self.class_names = list(class_names)
         self.matching_threshold = matching_threshold
         self.negatives_per_positive = negatives_per_positive
-        self.iou_threshold = iou_threshold
-        self.score_threshold = score_threshold
-        self.max_detections = max_detections
-        self.pre_nms_candidates = pre_nms_candidates
         self.localization_loss = keras.metrics.Mean(name="localization_loss")
         self.confidence_loss = keras.metrics.Mean(name="confidence_loss")
-        self.built = True
-
-    @property
-    def image_shape(self):
-        """(height, width, 3) of the images."""
-        return tuple(self.network.input_shape[1:])
-
-    def call(self, inputs, training=None):
-        images = inputs["images"] if isinstance(inputs, dict) else inputs
-        return self.network(images, training=training)
 
     def encode_targets(self, boxes, labels):
         """What each default box should predict (section 2.2, "Matching strategy").
@@ -472,59 +453,11 @@ class SSD(keras.Model):
         boxes = box_ops.decode(offsets, self.default_boxes, self.variances)
         return box_ops.clip(boxes), scores
 
-    @property
-    def detector(self):
-        """Functional `keras.Model` from images to detections; shares this model's weights."""
-        if "_detector" not in self.__dict__:
-            images = keras.Input(self.image_shape, name="images")
-            boxes, scores = self.decode(self.network(images, training=False))
-            detections = NonMaxSuppression(
-                self.iou_threshold,
-                self.score_threshold,
-                self.max_detections,
-                self.pre_nms_candidates,
-                name="non_max_suppression",
-            )(boxes, scores)
-            # Past Keras's tracking: it would save the shared weights a second time.
-            object.__setattr__(self, "_detector", keras.Model(images, detections, name="detector"))
-        return self._detector
-
-    def predict(self, x, **kwargs):
-        """Detections, as NumPy arrays, of images or batch dictionaries; arguments as in Keras."""
-        if isinstance(x, dict):
-            x = x["images"]
-        elif hasattr(x, "map"):  # a tf.data.Dataset of batches
-            x = x.map(lambda batch: batch["images"] if isinstance(batch, dict) else batch)
-        return self.detector.predict(x, **kwargs)
-
-    def predict_on_batch(self, x):
-        """Detections of one batch of images (B, H, W, 3), as NumPy arrays."""
-        return self.detector.predict_on_batch(x)
-
-    def export(self, filepath, format="tf_saved_model", **kwargs):
-        """Writes the model from uint8 images to detections; arguments as in Keras."""
-        images = keras.InputSpec(dtype="uint8", shape=(None, *self.image_shape))
-        kwargs.setdefault("input_signature", [images])
-        return self.detector.export(filepath, format=format, **kwargs)
-
     def get_config(self):
         return {
-            "network": keras.saving.serialize_keras_object(self.network),
-            "num_classes": self.num_classes,
+            **super().get_config(),
             "default_boxes": self.default_boxes.tolist(),
             "variances": list(self.variances),
-            "class_names": list(self.class_names),
             "matching_threshold": self.matching_threshold,
             "negatives_per_positive": self.negatives_per_positive,
-            "iou_threshold": self.iou_threshold,
-            "score_threshold": self.score_threshold,
-            "max_detections": self.max_detections,
-            "pre_nms_candidates": self.pre_nms_candidates,
-            "name": self.name,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["network"] = keras.saving.deserialize_keras_object(config["network"])
-        return cls(**config)

@@ -19,7 +19,7 @@ def export_litert(model, path, precision="float32", calibration_images=None):
     `model.detector`. The class names are in the file.
 
     Args:
-        model: `kerasvision.detection.SSD`.
+        model: a `SingleStageDetector`.
         path: of the file.
         precision: "float32"; "float16" (weights of half the size); or "int8" (weights and
             activations of a quarter, integer arithmetic).
@@ -83,13 +83,13 @@ class LiteRTDetector:
 def _convert_decoding(model):
     """The .tflite bytes of what `model.detector` does behind the network.
 
-    Inputs "offsets" and "logits"; outputs as in `export_litert`.
+    Inputs are the network's outputs, by name; outputs as in `export_litert`.
     """
-    num_boxes, num_classes = len(model.default_boxes), model.num_classes
+    names = sorted(model.network.output)
 
     @tf.function(autograph=False)
-    def decode(offsets, logits):
-        boxes, scores = model.decode({"offsets": offsets, "logits": logits})
+    def decode(*raw):
+        boxes, scores = model.decode(dict(zip(names, raw)))
         found = nms.batched_non_max_suppression(
             boxes,
             scores,
@@ -102,8 +102,7 @@ def _convert_decoding(model):
         labels = tf.cast(tf.maximum(found["labels"], 0), tf.float32)
         return found["boxes"], labels, found["scores"], tf.cast(found["count"], tf.float32)
 
+    shapes = [model.network.output[name].shape[1:] for name in names]
     return litert.convert(
-        decode,
-        tf.TensorSpec((1, num_boxes, 4), tf.float32, name="offsets"),
-        tf.TensorSpec((1, num_boxes, num_classes + 1), tf.float32, name="logits"),
+        decode, *(tf.TensorSpec((1, *shape), name=name) for name, shape in zip(names, shapes))
     )

@@ -19,7 +19,7 @@ def export_saved_model(model, path):
     "output_0", probabilities (B, C).
 
     Args:
-        model: `kerasvision.detection.SSD` or `kerasvision.classification.Classifier`.
+        model: a `SingleStageDetector` or a `Classifier`.
         path: of the folder.
     """
     model.export(path, verbose=False)
