@@ -34,6 +34,7 @@ def run(config):
             raise run_folder.RunError(f"--{name}: is needed; received: nothing")
     files = app.find_pictures(config.input)
     workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
+    app.import_tensorflow()
     import numpy as np
 
     from kerasvision import drawing

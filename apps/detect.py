@@ -62,6 +62,8 @@ def run(config):
     files = app.find_pictures(source)
     workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
     import cv2
+
+    app.import_tensorflow()
     import keras
     import numpy as np
 

@@ -30,6 +30,7 @@ def run(config):
     if config.model is None:
         raise run_folder.RunError("--model: name a run folder or a model file; received: nothing")
     workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
+    app.import_tensorflow()
     from kerasvision import data
     from kerasvision.detection import evaluation, load_detector
     from kerasvision.metrics.coco import format_table

@@ -44,6 +44,7 @@ def run(config):
             "--export; received: nothing"
         )
     workdir = run_folder.make_folder(config.workdir, space_needed=500e6)
+    app.import_tensorflow()
     from kerasvision import data, export
     from kerasvision.classification import Classifier
     from kerasvision.detection import SingleStageDetector

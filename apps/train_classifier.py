@@ -186,6 +186,7 @@ def run(config):
         config.resume,
         50e6 + BYTES_PER_PARAMETER * NETWORKS[config.model][1],
     )
+    app.import_tensorflow()
     import keras
 
     from kerasvision import data, drawing, export

@@ -111,6 +111,7 @@ def run(config):
         config.resume,
         SPACE_NEEDED[config.model],
     )
+    app.import_tensorflow()
     import keras
 
     from kerasvision import data, drawing, export

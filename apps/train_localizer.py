@@ -254,6 +254,7 @@ def run(config):
         config.resume,
         space_needed=300e6,
     )
+    app.import_tensorflow()
     import keras
 
     from kerasvision import data, drawing

@@ -96,6 +96,7 @@ def time_interleaved(ours, theirs, rounds):
 
 def main(argv):
     del argv
+    app.import_tensorflow()
     import keras
     import numpy as np
 

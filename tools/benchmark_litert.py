@@ -105,6 +105,7 @@ def main(argv):
     del argv
     config = flags.FLAGS
     logging.disable(logging.WARNING)
+    app.import_tensorflow()
     print(
         "| network | threads | kerasvision, ms | bare, ms | with preprocess_input, ms "
         "| bare / ours | with preprocess_input / ours |\n" + 7 * "|---" + "|"

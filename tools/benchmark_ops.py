@@ -509,6 +509,7 @@ def main(argv):
     del argv
     config = flags.FLAGS
     folder = make_folder(config.workdir, space_needed=10_000_000)
+    app.import_tensorflow()
     results = {}
     for name, contenders in WORKLOADS.items():
         if not re.search(config.only, name):

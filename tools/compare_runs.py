@@ -57,7 +57,7 @@ def main(argv):
             training = f"{train_values[-1]:.3f}"
         print(f"| {name} | {values[-1]:.3f} | {training} |")
     axes.set_xlabel("epoch")
-    axes.set_ylabel(what)
+    axes.set_ylabel(what if base == FLAGS.curve else f"{what} (thin: in training)")
     axes.set_title(FLAGS.title)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

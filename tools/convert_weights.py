@@ -79,6 +79,7 @@ def run(config):
         raise run_folder.RunError(f"--output: must end with .keras; received: {config.output}")
     class_names = None if config.class_names is None else read_class_names(config.class_names)
 
+    app.import_tensorflow()
     from kerasvision import backbones
     from kerasvision.classification import Classifier
 

@@ -30,6 +30,7 @@ flags.DEFINE_string("mediapipe_python", None, "Python with mediapipe and absl-py
 def main(argv):
     del argv
     config = flags.FLAGS
+    app.import_tensorflow()
     import cv2
     import numpy as np
     from keras import ops

@@ -47,6 +47,15 @@ def define_flags(workdir, dataset, dataset_help):
     )
 
 
+def import_tensorflow():
+    """Imports TensorFlow, whose notes at its start, which no log level stops, would bury an app's.
+
+    Apps do so when their flags have been checked: a mistake is told at once.
+    """
+    with quiet():
+        import tensorflow  # noqa: F401
+
+
 def start(seed, mixed_precision, deterministic):
     """Sets seed, precision and determinism of the process."""
     import keras
@@ -149,9 +158,6 @@ def run_main(main, description):
         if len(argv) > 1:
             sys.exit(f"error: flags start with --; received: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.ERROR)
-        # TensorFlow's notes at its start, which no log level stops, would bury the app's own lines.
-        with quiet():
-            import tensorflow  # noqa: F401
         try:
             main(argv)
         except (RunError, ValueError, FileNotFoundError) as error:

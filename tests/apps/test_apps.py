@@ -83,6 +83,7 @@ def test_a_run_leaves_what_it_promises(trained):
         assert cv2.imread(str(trained / name)).std() > 5
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_run_ends_the_same(pictures, trained, tmp_path):
     """Killed in the first epoch, while a checkpoint is written, and behind an epoch.
 
@@ -130,9 +131,7 @@ def test_killed_and_resumed_run_ends_the_same(pictures, trained, tmp_path):
 
 def test_evaluate_detector_agrees_with_the_run(pictures, trained, tmp_path):
     expected = json.loads((trained / "metrics.json").read_text())
-    for model, tolerance in [
-        ("", 1e-6), ("best.keras", 1e-6), ("saved_model", 1e-6), ("model_float32.tflite", 0.02)
-    ]:  # fmt: skip
+    for model, tolerance in [("", 1e-6), ("saved_model", 1e-6), ("model_float32.tflite", 0.02)]:
         result = run(
             "evaluate_detector",
             f"--model={trained / model}",
