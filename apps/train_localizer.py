@@ -270,8 +270,10 @@ def run(config):
     train, val, test = app.load_splits(data.load, config)
     if is_regression:
         train, val, test = (with_one_object(dataset) for dataset in (train, val, test))
-        counts = ", ".join(str(dataset.num_examples) for dataset in (train, val, test))
-        print(f"with one object: {counts}")
+        print(
+            f"with one object: {train.num_examples} pictures to train on, {val.num_examples} to "
+            f"validate, {test.num_examples} to test"
+        )
     steps = data.steps_per_epoch(train, config.batch_size)
     seconds = {"data": time.perf_counter() - started}
 

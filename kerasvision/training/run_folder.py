@@ -62,7 +62,8 @@ def prepare(workdir, app_flags, resume, space_needed):
     """
     workdir = make_folder(workdir, space_needed)
     recorded = workdir / FLAGFILE
-    if resume and recorded.exists():
+    # A run that stopped before its first checkpoint left nothing to go on with.
+    if resume and recorded.exists() and (workdir / "last.keras").exists():
         before = read_flagfile(recorded)
         now = read_flags(flagfile_text(app_flags))
         changed = [

@@ -15,8 +15,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("configs/*/*.flags"))
 TRAIN = [
-    "--image_size=64", "--width_multiplier=0.35", "--epochs=4", "--batch_size=4",
-    "--learning_rate=0.01", "--warmup_epochs=0", "--deterministic",
+    "--model=ssd_resnet18", "--image_size=64", "--width_multiplier=0.125", "--epochs=4",
+    "--batch_size=4", "--learning_rate=0.01", "--warmup_epochs=0", "--deterministic",
 ]  # fmt: skip
 
 

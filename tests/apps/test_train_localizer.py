@@ -77,7 +77,7 @@ def test_runs_leave_what_they_promise(pictures, tmp_path):
         else:
             assert metrics["pictures"] == 2  # one with both squares, and one with none, left out
             assert metrics["localization_accuracy"] <= metrics["box_accuracy"] <= 1
-            assert "6 pictures to train on" in result.stdout
+            assert "with one object: 6 pictures to train on, 2 to validate" in result.stdout
             assert "layers start from --initial_model" in result.stdout
         assert len((workdir / "history.csv").read_text().splitlines()) == 3
         for name in ("curves.png", "samples.png"):
