@@ -30,6 +30,9 @@ SPACE_NEEDED = {
     "ssd512": 800e6,
     "retinanet_mobilenet_v2": 200e6,
     "retinanet_resnet50": 1200e6,
+    "faster_rcnn_mobilenet_v2": 300e6,
+    "faster_rcnn_resnet50": 1500e6,
+    "faster_rcnn_vgg16": 5000e6,
 }
 flags.DEFINE_enum("model", "ssdlite", list(SPACE_NEEDED), "Which detector.")
 flags.DEFINE_integer(
@@ -46,7 +49,9 @@ flags.DEFINE_string(
     "Default: random.",
 )
 flags.DEFINE_bool(
-    "freeze_batch_norm", False, "Keep the backbone's batch normalisation as loaded (retinanet)."
+    "freeze_batch_norm",
+    False,
+    "Keep the backbone's batch normalisation as loaded (retinanet, faster_rcnn).",
 )
 flags.DEFINE_integer("epochs", 60, "Passes over the training pictures.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 16, "Pictures in a step.", lower_bound=1)
@@ -68,10 +73,10 @@ flags.DEFINE_list(
 
 def build_model(config, class_names):
     """The detector that the flags ask for."""
-    from kerasvision.detection import retinanet, ssd
+    from kerasvision import detection
 
     if config.model == "ssdlite":
-        return ssd.ssdlite(
+        return detection.ssdlite(
             len(class_names),
             image_shape=(config.image_size, config.image_size, 3),
             backbone_weights=config.backbone_weights,
@@ -82,7 +87,7 @@ def build_model(config, class_names):
             max_scale=config.max_scale,
         )
     if config.model == "ssd_resnet18":
-        return ssd.ssd_resnet18(
+        return detection.ssd_resnet18(
             len(class_names),
             image_shape=(config.image_size, config.image_size, 3),
             class_names=class_names,
@@ -90,16 +95,21 @@ def build_model(config, class_names):
             min_scale=config.min_scale,
             max_scale=config.max_scale,
         )
-    if config.model.startswith("retinanet"):
-        return getattr(retinanet, config.model)(
-            len(class_names),
-            image_shape=(config.image_size, config.image_size, 3),
-            backbone_weights=config.backbone_weights,
-            class_names=class_names,
-            freeze_batch_norm=config.freeze_batch_norm,
-        )
-    build = {"ssd300": ssd.ssd300, "ssd512": ssd.ssd512}[config.model]
-    return build(len(class_names), config.backbone_weights, class_names)
+    build = getattr(detection, config.model)
+    if config.model in ("ssd300", "ssd512"):
+        return build(len(class_names), config.backbone_weights, class_names)
+    frozen = (
+        {}
+        if config.model == "faster_rcnn_vgg16"
+        else {"freeze_batch_norm": config.freeze_batch_norm}
+    )
+    return build(
+        len(class_names),
+        image_shape=(config.image_size, config.image_size, 3),
+        backbone_weights=config.backbone_weights,
+        class_names=class_names,
+        **frozen,
+    )
 
 
 def run(config):

@@ -15,6 +15,7 @@ from kerasvision.backbones import cifar_resnet, resnet18
 from kerasvision.classification import Classifier, box_regressor, weak_localizer
 from kerasvision.detection import (
     SSD,
+    faster_rcnn,
     retinanet,
     ssd300,
     ssd512,
@@ -138,6 +139,7 @@ OPERATORS = {
     ),
     "boxes.giou": (boxes.giou, lambda: (random_boxes(2, 5), random_boxes(3))),
     "boxes.iou": (boxes.iou, lambda: (random_boxes(2, 5), random_boxes(3))),
+    "boxes.smooth_l1": (functools.partial(boxes.smooth_l1, beta=0.5), lambda: (OFFSETS,)),
     "boxes.to_center_form": (boxes.to_center_form, lambda: (random_boxes(2, 5),)),
     "boxes.to_corner_form": (boxes.to_corner_form, lambda: (REFERENCES,)),
     "matching.arg_max_matching": (
@@ -255,6 +257,19 @@ def headless(side):
 DETECTORS = {
     "ssdlite": (lambda: ssdlite(2, (64, 64, 3), width_multiplier=0.35, first_stride=8), 64),
     "ssd_resnet18": (lambda: ssd_resnet18(2, (64, 64, 3), width=8), 64),
+    "faster_rcnn": (
+        lambda: faster_rcnn(
+            resnet18((64, 64, 3), include_top=False, width=8),
+            2,
+            strides=(8, 16),
+            filters=8,
+            head_units=16,
+            anchor_scale=2.0,
+            num_samples=16,
+            num_proposals=(30, 20),
+        ),
+        64,
+    ),
     "retinanet": (
         lambda: retinanet(
             resnet18((64, 64, 3), include_top=False, width=8), 2, filters=8, head_depth=1
@@ -315,8 +330,13 @@ def test_the_lists_are_complete():
     functions = {
         name for name, value in vars(kerasvision.detection).items() if inspect.isfunction(value)
     }
-    elsewhere = {"ssd300", "ssd512", "retinanet_mobilenet_v2", "retinanet_resnet50"}
-    assert functions - {"load_detector"} == set(DETECTORS) | elsewhere
+    # Their own tests build them.
+    elsewhere = {"faster_rcnn_vgg16"} | {
+        f"{name}_{backbone}"
+        for name in ("retinanet", "faster_rcnn")
+        for backbone in ("mobilenet_v2", "resnet50")
+    }
+    assert functions - {"load_detector"} == set(DETECTORS) | set(COUNTS) | elsewhere
     assert kerasvision.detection.SSD is SSD
 
 

@@ -221,6 +221,20 @@ def resnet152(
     )
 
 
+def headless_resnet50(image_shape, weights):
+    """ResNet-50 as detectors want it; without weights it is built as torchvision's.
+
+    Args:
+        image_shape, weights: as of `resnet50`.
+
+    Returns:
+        as `resnet50` without the classifier.
+    """
+    if weights is None:
+        return resnet50(image_shape, include_top=False, stride_in_1x1=False, use_bias=False)
+    return resnet50(image_shape, include_top=False, weights=weights)
+
+
 def _resnet(
     name,
     image_shape,

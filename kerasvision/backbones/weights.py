@@ -224,3 +224,10 @@ def assign_in_order(model, arrays, path):
     names = [layer.name for layer in model.layers if layer.weights]
     names += list(arrays)[len(names) :]  # of the classifier, if this network has none
     assign(model, dict(zip(names, arrays.values())), path)
+
+
+def freeze_batch_norms(network):
+    """Keeps statistics, factors and offsets of a network's batch normalisations as they are."""
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False

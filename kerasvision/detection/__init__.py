@@ -1,5 +1,13 @@
 """Object detectors."""
 
+from kerasvision.detection.detector import Detector
+from kerasvision.detection.faster_rcnn import (
+    FasterRCNN,
+    faster_rcnn,
+    faster_rcnn_mobilenet_v2,
+    faster_rcnn_resnet50,
+    faster_rcnn_vgg16,
+)
 from kerasvision.detection.loading import load_detector
 from kerasvision.detection.retinanet import (
     RetinaNet,

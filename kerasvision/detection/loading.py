@@ -2,7 +2,7 @@
 
 import pathlib
 
-from kerasvision.detection.single_stage import SingleStageDetector
+from kerasvision.detection.detector import Detector
 from kerasvision.training import run_folder
 
 
@@ -27,6 +27,6 @@ def load_detector(path):
 
         return SavedModelDetector(path)
     model = run_folder.load_model(path)
-    if not isinstance(model, SingleStageDetector):
+    if not isinstance(model, Detector):
         raise ValueError(f"{path}: must hold a detector; received: {type(model).__name__}")
     return model

@@ -13,7 +13,8 @@ from keras import layers, ops
 
 from kerasvision.backbones.feature_pyramid import feature_pyramid
 from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
-from kerasvision.backbones.resnet import resnet50
+from kerasvision.backbones.resnet import headless_resnet50
+from kerasvision.backbones.weights import freeze_batch_norms
 from kerasvision.detection.single_stage import SingleStageDetector
 from kerasvision.ops import anchors, matching
 from kerasvision.ops import boxes as box_ops
@@ -49,12 +50,7 @@ def retinanet_resnet50(
     Returns:
         `RetinaNet`.
     """
-    backbone = resnet50(
-        image_shape,
-        include_top=False,
-        weights=backbone_weights,
-        **({"stride_in_1x1": False, "use_bias": False} if backbone_weights is None else {}),
-    )
+    backbone = headless_resnet50(image_shape, backbone_weights)
     return retinanet(backbone, num_classes, class_names, freeze_batch_norm=freeze_batch_norm)
 
 
@@ -113,9 +109,7 @@ def retinanet(
         `RetinaNet`.
     """
     if freeze_batch_norm:
-        for layer in backbone.layers:
-            if isinstance(layer, layers.BatchNormalization):
-                layer.trainable = False
+        freeze_batch_norms(backbone)
     taps = {f"stride{s}": backbone.feature_taps[f"stride{s}"] for s in STRIDES[:3]}
     pyramid = feature_pyramid(taps, filters, coarser=pyramid_from)
     maps = [pyramid[f"stride{s}"] for s in STRIDES]
@@ -294,13 +288,8 @@ class RetinaNet(SingleStageDetector):
         counted = ops.not_equal(classes, matching.IGNORED)
         classification = ops.sum(ops.where(counted, losses, 0.0)) / matched
 
-        distance = ops.abs(y_pred["offsets"] - offsets)
-        smooth_l1 = ops.where(
-            distance < self.beta,
-            0.5 * ops.square(distance) / self.beta,
-            distance - 0.5 * self.beta,
-        )
-        regression = ops.sum(ops.where(positive, ops.sum(smooth_l1, axis=-1), 0.0)) / matched
+        distances = ops.sum(box_ops.smooth_l1(y_pred["offsets"] - offsets, self.beta), axis=-1)
+        regression = ops.sum(ops.where(positive, distances, 0.0)) / matched
 
         self.classification_loss.update_state(replica_sum(classification))
         self.regression_loss.update_state(replica_sum(regression))

@@ -427,9 +427,8 @@ class SSD(SingleStageDetector):
         matched = ops.maximum(replica_sum(ops.sum(ops.cast(positive, "float32"))), 1.0)
 
         # Smooth L1 (equation 2).
-        distance = ops.abs(y_pred["offsets"] - offsets)
-        smooth_l1 = ops.where(distance < 1.0, 0.5 * ops.square(distance), distance - 0.5)
-        localization = ops.sum(ops.where(positive, ops.sum(smooth_l1, axis=-1), 0.0)) / matched
+        distances = ops.sum(box_ops.smooth_l1(y_pred["offsets"] - offsets), axis=-1)
+        localization = ops.sum(ops.where(positive, distances, 0.0)) / matched
 
         # Softmax loss over the classes (equation 3), of positives and the hardest negatives.
         losses = ops.sparse_categorical_crossentropy(classes, y_pred["logits"], from_logits=True)

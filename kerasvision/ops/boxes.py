@@ -307,6 +307,20 @@ def decode(offsets, references, variances=(0.1, 0.2)):
     )
 
 
+def smooth_l1(difference, beta=1.0):
+    """Quadratic near 0, linear beyond (Girshick 2015, "Fast R-CNN", equation 3, with beta 1).
+
+    Args:
+        difference: (…) of predicted and expected offsets.
+        beta: distance up to which it is quadratic, above 0.
+
+    Returns:
+        (…) 0.5 difference^2 / beta below beta, |difference| - 0.5 beta from there on.
+    """
+    distance = ops.abs(difference)
+    return ops.where(distance < beta, 0.5 * ops.square(distance) / beta, distance - 0.5 * beta)
+
+
 def encode_yolo(boxes, references, cell_size):
     """Offsets of YOLOv2 and YOLOv3: Redmon & Farhadi 2017, "Direct location prediction".
 

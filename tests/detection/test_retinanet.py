@@ -4,8 +4,12 @@ import pytest
 from keras import ops
 
 from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
-from kerasvision.detection import retinanet as retinanet_file
-from kerasvision.detection.retinanet import focal_loss, retinanet, retinanet_resnet50
+from kerasvision.detection.retinanet import (
+    RetinaNet,
+    focal_loss,
+    retinanet,
+    retinanet_resnet50,
+)
 from kerasvision.ops import boxes as box_ops
 
 
@@ -173,4 +177,4 @@ def test_decoding_undoes_the_encoding(tiny):
 
 def test_anchors_of_another_network_are_refused(tiny):
     with pytest.raises(ValueError, match=r"same shape \(A, 4\); received: .* and \(7, 4\)"):
-        retinanet_file.RetinaNet(tiny.network, 3, np.ones((7, 4)))
+        RetinaNet(tiny.network, 3, np.ones((7, 4)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 
-from kerasvision.detection import SSD, ssdlite
+from kerasvision.backbones import resnet18
+from kerasvision.detection import SSD, retinanet, ssdlite
 from kerasvision.export import LiteRTDetector, export_litert, litert, litert_detector
 
 OPERATORS = """
@@ -102,6 +103,23 @@ def test_layout_of_the_file(litert_files):
 
 def decoder(detector, **settings):
     return SSD(**{**detector.get_config(), "network": detector.network, **settings})
+
+
+def test_retinanet_equals_keras(pictures, tmp_path):
+    """Another network, with other outputs, and classes without a background."""
+    keras.utils.set_random_seed(0)
+    backbone = resnet18((96, 96, 3), include_top=False, width=8)
+    model = retinanet(backbone, 3, ["a", "b", "c"], filters=8, head_depth=1)
+    rng = np.random.default_rng(0)
+    for name in ("logits_conv1", "offsets_conv1"):
+        layer = model.network.get_layer(name)
+        layer.kernel.assign(rng.normal(0, 0.3, layer.kernel.shape))
+    expected = model.predict_on_batch(pictures)
+    assert (expected["count"] > 20).all()
+    export_litert(model, tmp_path / "model.tflite")
+    found = LiteRTDetector(tmp_path / "model.tflite").predict_on_batch(pictures)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4)
 
 
 def test_no_objects(detector, pictures, tmp_path):

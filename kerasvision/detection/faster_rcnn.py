@@ -1,0 +1,584 @@
+"""Faster R-CNN (Ren et al. 2015): region proposals and detection by one network.
+
+One network computes the features of the picture, once. A region proposal network tells from them
+where objects might be; from the features of each such region a head tells the class, and where in
+the region the object exactly is. On a feature pyramid: Lin et al. 2017, section 4.2.
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from kerasvision.backbones.feature_pyramid import feature_pyramid
+from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
+from kerasvision.backbones.resnet import headless_resnet50
+from kerasvision.backbones.vgg import read_fully_connected, vgg16
+from kerasvision.backbones.weights import freeze_batch_norms
+from kerasvision.detection.detector import Detector
+from kerasvision.detection.region_proposals import (
+    assign_anchors,
+    propose,
+    region_proposal_losses,
+    region_proposal_network,
+)
+from kerasvision.ops import anchors, matching, roi
+from kerasvision.ops import boxes as box_ops
+from kerasvision.ops.nms import labelled_non_max_suppression
+from kerasvision.ops.roi_pooling import roi_max_pooling
+from kerasvision.ops.sampling import balanced_sampling
+from kerasvision.training.strategy import replica_sum
+
+# Deviations of the offsets of centres and of sizes in the second stage, as in the authors' code.
+VARIANCES = (0.1, 0.2)
+# Of the regions that train the head (Girshick 2015, section 2.3).
+POSITIVE_FRACTION = 0.25
+LOSSES = (
+    "objectness_loss",
+    "proposal_regression_loss",
+    "classification_loss",
+    "regression_loss",
+)
+
+# --- The networks ------------------------------------------------------------------------
+
+
+def faster_rcnn_vgg16(
+    num_classes, image_shape=(608, 800, 3), backbone_weights=None, class_names=None
+):
+    """Faster R-CNN on VGG-16: 137,073,622 parameters with 20 classes.
+
+    Ren et al. 2015, section 3: nine anchors on conv5_3, RoI max pooling to 7x7, fc6 and fc7 of
+    the VGG classifier as head. With `backbone_weights` the first four convolutions stay as they
+    are ("we tune all layers of conv3_1 and up").
+
+    Args:
+        num_classes: without the background.
+        image_shape: (height, width, 3), multiples of 16 pixels.
+        backbone_weights: as the `weights` of `kerasvision.backbones.vgg16`; a file with the
+            classifier gives fc6 and fc7 as well.
+        class_names: names of the classes, for drawings and exports.
+
+    Returns:
+        `FasterRCNN`.
+    """
+    backbone = vgg16(image_shape, include_top=False, weights=backbone_weights)
+    maps = {"stride16": backbone.feature_taps["stride16"]}
+    network = region_proposal_network(backbone.input, maps, anchors_per_cell=9, filters=512)
+    head = fast_rcnn_head((7, 7, 512), (4096, 4096), num_classes, dropout_rate=0.5)
+    if backbone_weights is not None:
+        for name in ("block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2"):
+            backbone.get_layer(name).trainable = False
+        if backbone_weights != "imagenet":
+            for name, (kernel, bias) in read_fully_connected(backbone_weights).items():
+                layer = head.get_layer({"fc1": "fc6", "fc2": "fc7"}[name])
+                layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
+    return FasterRCNN(
+        network,
+        head,
+        num_classes,
+        anchor_scales=[(128, 256, 512)],
+        class_names=class_names,
+        roi_pooling="max",
+        inside_anchors_only=True,
+        num_samples=128,
+        proposal_candidates=(12000, 6000),
+        num_proposals=(2000, 300),
+        name="faster_rcnn",
+    )
+
+
+def faster_rcnn_resnet50(
+    num_classes,
+    image_shape=(512, 512, 3),
+    backbone_weights=None,
+    class_names=None,
+    freeze_batch_norm=False,
+):
+    """Faster R-CNN on ResNet-50 with a feature pyramid: 41,755,286 parameters with 90 classes.
+
+    Lin et al. 2017, section 4.2, with RoIAlign. The count, torchvision's for 91 classes with the
+    background, is of the trainable parameters if the batch normalisation is frozen and the
+    backbone has no biases, that is, with a state dict as `backbone_weights` or none. Trained,
+    batch normalisation adds 53,120.
+
+    Args:
+        num_classes: without the background.
+        image_shape: (height, width, 3), multiples of 32 pixels.
+        backbone_weights: as the `weights` of `kerasvision.backbones.resnet.resnet50`.
+        class_names: names of the classes, for drawings and exports.
+        freeze_batch_norm: keeps the backbone's statistics, factors and offsets as loaded; best
+            for batches of few pictures, and faster.
+
+    Returns:
+        `FasterRCNN`.
+    """
+    backbone = headless_resnet50(image_shape, backbone_weights)
+    return faster_rcnn(backbone, num_classes, class_names, freeze_batch_norm=freeze_batch_norm)
+
+
+def faster_rcnn_mobilenet_v2(
+    num_classes,
+    image_shape=(320, 320, 3),
+    backbone_weights=None,
+    class_names=None,
+    freeze_batch_norm=False,
+):
+    """Faster R-CNN on MobileNetV2 with a thin feature pyramid, for small machines.
+
+    Arguments and return value as in `faster_rcnn_resnet50`, and
+
+    Args:
+        backbone_weights: as the `weights` of `kerasvision.backbones.mobilenet_v2`.
+    """
+    backbone = mobilenet_v2(image_shape, include_top=False, weights=backbone_weights)
+    return faster_rcnn(
+        backbone,
+        num_classes,
+        class_names,
+        filters=128,
+        head_units=512,
+        num_samples=128,
+        num_proposals=(500, 200),
+        freeze_batch_norm=freeze_batch_norm,
+    )
+
+
+def faster_rcnn(
+    backbone,
+    num_classes,
+    class_names=None,
+    strides=(4, 8, 16, 32),
+    filters=256,
+    head_units=1024,
+    anchor_scale=8.0,
+    canonical_size=224,
+    roi_pooling="align",
+    num_samples=512,
+    num_proposals=(1000, 1000),
+    freeze_batch_norm=False,
+):
+    """Faster R-CNN with a feature pyramid on any backbone.
+
+    Args:
+        backbone: functional `keras.Model` from images of known size, with `feature_taps`.
+        num_classes: C, without the background.
+        class_names: names of the classes, for drawings and exports.
+        strides: of the maps that the regions are pooled from, each twice the one before; one
+            coarser map, for the largest anchors, is added.
+        filters: of the pyramid and the region proposal network.
+        head_units: of the head's two fully connected layers.
+        anchor_scale: side of a level's square anchor, divided by the level's stride.
+        canonical_size, roi_pooling, num_samples, num_proposals: as in `FasterRCNN`.
+        freeze_batch_norm: keeps the backbone's batch normalisation as it is.
+
+    Returns:
+        `FasterRCNN`.
+    """
+    if freeze_batch_norm:
+        freeze_batch_norms(backbone)
+    network = pyramid_network(backbone, strides, filters)
+    return FasterRCNN(
+        network,
+        fast_rcnn_head((7, 7, filters), (head_units, head_units), num_classes),
+        num_classes,
+        anchor_scales=pyramid_scales(strides, anchor_scale),
+        class_names=class_names,
+        roi_pooling=roi_pooling,
+        canonical_size=canonical_size,
+        num_samples=num_samples,
+        num_proposals=num_proposals,
+        name="faster_rcnn",
+    )
+
+
+def pyramid_network(backbone, strides, filters):
+    """Feature pyramid and region proposal network, three anchors a cell, behind a backbone."""
+    taps = {f"stride{stride}": backbone.feature_taps[f"stride{stride}"] for stride in strides}
+    maps = feature_pyramid(taps, filters, coarser="pool")
+    return region_proposal_network(backbone.input, maps, anchors_per_cell=3, filters=filters)
+
+
+def pyramid_scales(strides, anchor_scale):
+    """One scale for each map of `pyramid_network`, in pixels."""
+    return [(anchor_scale * stride,) for stride in (*strides, 2 * strides[-1])]
+
+
+def fast_rcnn_head(roi_shape, units, num_classes, dropout_rate=0.0):
+    """The second stage's network: fully connected layers, class and boxes (Girshick 2015).
+
+    Section 2.1: two sibling layers give the logits of the classes and of the background, which
+    comes first, and offsets for each of them. Those of the background aren't used; the authors'
+    code has them, and parameter counts include them.
+
+    Args:
+        roi_shape: (h, w, D) of a region's features.
+        units: of the fully connected layers.
+        num_classes: C.
+        dropout_rate: behind each of them.
+
+    Returns:
+        functional `keras.Model` from (B, h, w, D) to "logits" (B, C + 1) and "offsets"
+        (B, C + 1, 4), float32.
+    """
+    features = keras.Input(roi_shape, name="features")
+    x = layers.Flatten(name="flatten")(features)
+    for i, number in enumerate(units, start=6):
+        x = layers.Dense(number, activation="relu", name=f"fc{i}")(x)
+        if dropout_rate > 0.0:
+            x = layers.Dropout(dropout_rate, name=f"dropout{i}")(x)
+    normal = keras.initializers.RandomNormal
+    logits = layers.Dense(
+        num_classes + 1, kernel_initializer=normal(stddev=0.01), dtype="float32", name="logits"
+    )(x)
+    offsets = layers.Dense(
+        4 * (num_classes + 1),
+        kernel_initializer=normal(stddev=0.001),
+        dtype="float32",
+        name="offsets",
+    )(x)
+    offsets = layers.Reshape((num_classes + 1, 4), dtype="float32")(offsets)
+    return keras.Model(features, {"logits": logits, "offsets": offsets}, name="head")
+
+
+# --- Proposals, regions, losses, decoding ------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("kerasvision")
+class FasterRCNN(Detector):
+    """Two stages: a network of maps and proposals, and a head that looks at each proposal.
+
+    `faster_rcnn` and its sisters build it. Batches and detections are those of `Detector`. Both
+    stages train at once ("approximate joint training", section 3.2), in one step of static
+    shapes. Calling the model with images gives detections; with a batch that has boxes it gives
+    what `compute_loss` wants of a sample of the regions.
+
+    Args:
+        network: functional `keras.Model` from images to maps "stride4", … of these strides, and
+            to "objectness" (B, A) and "anchor_offsets" (B, A, 4), as `region_proposal_network`
+            makes it. Of several maps the coarsest serves the proposals alone.
+        head: functional `keras.Model` from the features of a region to logits and offsets, as
+            from `fast_rcnn_head`.
+        num_classes: C.
+        anchor_scales: for each map the square roots of its anchors' areas, in pixels.
+        aspect_ratios: height / width of the anchors.
+        class_names: C names; None: "0", "1", ….
+        roi_pooling: "align", RoIAlign; or "max", RoI max pooling, as in the paper.
+        canonical_size: side in pixels of the square that a pyramid's map of stride 16 is for.
+        inside_anchors_only: whether anchors across the picture's border don't train.
+        num_anchor_samples: anchors of a picture that train the proposals.
+        num_samples: regions of a picture that train the head: proposals and the objects' own
+            boxes, a quarter of them positive (Girshick 2015, section 2.3).
+        proposal_candidates: boxes of each map that compete to become proposals: in training, and
+            in inference.
+        num_proposals: of a picture: in training, and in inference.
+        iou_threshold, score_threshold, max_detections: of the suppression class by class.
+
+    Raises:
+        ValueError: a side of the image that isn't a multiple of the stride; other anchors than
+            the network's; another `roi_pooling`.
+    """
+
+    def __init__(
+        self,
+        network,
+        head,
+        num_classes,
+        anchor_scales,
+        aspect_ratios=(0.5, 1.0, 2.0),
+        class_names=None,
+        roi_pooling="align",
+        canonical_size=224,
+        inside_anchors_only=False,
+        num_anchor_samples=256,
+        num_samples=512,
+        proposal_candidates=(2000, 1000),
+        num_proposals=(1000, 1000),
+        iou_threshold=0.5,
+        score_threshold=0.05,
+        max_detections=100,
+        **kwargs,
+    ):
+        # Boxes in half precision would be off by pixels: the networks cast for themselves.
+        super().__init__(
+            network,
+            num_classes,
+            class_names,
+            iou_threshold,
+            score_threshold,
+            max_detections,
+            **{**kwargs, "autocast": False},
+        )
+        if roi_pooling not in ("align", "max"):
+            raise ValueError(f"roi_pooling must be 'align' or 'max'; received: {roi_pooling!r}")
+        self.head = head
+        self.anchor_scales = [tuple(scales) for scales in anchor_scales]
+        self.aspect_ratios = tuple(aspect_ratios)
+        self.roi_pooling = roi_pooling
+        self.canonical_size = canonical_size
+        self.inside_anchors_only = inside_anchors_only
+        self.num_anchor_samples = num_anchor_samples
+        self.num_samples = num_samples
+        self.proposal_candidates = tuple(proposal_candidates)
+        self.num_proposals = tuple(num_proposals)
+        self.seed_generator = keras.random.SeedGenerator()
+        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSSES}
+
+        image_size = self.image_shape[:2]
+        self.strides = sorted(
+            int(name.removeprefix("stride")) for name in network.output if name[:6] == "stride"
+        )
+        shapes = [tuple(network.output[f"stride{s}"].shape[1:3]) for s in self.strides]
+        self.roi_strides = self.strides[:-1] if len(self.strides) > 1 else self.strides
+        if any(side % self.roi_strides[-1] for side in image_size):
+            # Maps with rounded sides would lie a little off the boxes.
+            raise ValueError(
+                f"image_shape must be multiples of {self.roi_strides[-1]} pixels; "
+                f"received: {self.image_shape}"
+            )
+        if len(self.anchor_scales) != len(shapes):
+            raise ValueError(
+                f"anchor_scales must have one entry for each of {len(shapes)} maps; "
+                f"received: {anchor_scales}"
+            )
+        self.anchors_of_maps = [
+            anchors.rpn_anchors([shape], [stride], image_size, [scales], self.aspect_ratios)
+            for shape, stride, scales in zip(shapes, self.strides, self.anchor_scales)
+        ]
+        self.anchors = np.concatenate(self.anchors_of_maps)
+        if network.output["objectness"].shape[1] != len(self.anchors):
+            raise ValueError(
+                f"the network must tell the objectness of {len(self.anchors)} anchors; "
+                f"received: {network.output['objectness'].shape[1]}"
+            )
+
+    # --- From images to detections, or to what the losses want ---
+
+    def call(self, inputs, training=None):
+        """Detections of images; of a batch with boxes the outputs for sampled regions.
+
+        Args:
+            inputs: (B, H, W, 3), or a batch dictionary.
+            training: whether layers, numbers and samples are those of training.
+        """
+        images = inputs["images"] if isinstance(inputs, dict) else inputs
+        raw = self.network(images, training=training)
+        proposals, valid = propose(
+            raw["objectness"],
+            raw["anchor_offsets"],
+            self.anchors_of_maps,
+            self.image_shape,
+            self.proposal_candidates[0 if training else 1],
+            self.num_proposals[0 if training else 1],
+        )
+        if not isinstance(inputs, dict) or "bounding_boxes" not in inputs:
+            return self.detect(raw, proposals, valid)
+        truth = inputs["bounding_boxes"]
+        regions, matches = self.sample_regions(
+            proposals, valid, truth["boxes"], truth["labels"], self.sampling_seed(training)
+        )
+        return {
+            "objectness": raw["objectness"],
+            "anchor_offsets": raw["anchor_offsets"],
+            "regions": regions,
+            "matches": matches,
+            **self.training_outputs(raw, regions, training),
+        }
+
+    def sampling_seed(self, training):
+        """New samples in each step of training, the same ones whenever it is evaluated."""
+        return self.seed_generator if training else 0
+
+    def sample_regions(self, proposals, valid, boxes, labels, seed):
+        """Regions that train the head: proposals and, so that there are good ones, the objects.
+
+        Positive is a region with an IoU of at least 0.5 with an object.
+
+        Args:
+            proposals: (B, K, 4).
+            valid: (B, K) bool: False for padding.
+            boxes: (B, N, 4) of the objects.
+            labels: (B, N), -1 = padding. Degenerate boxes match nothing.
+            seed: as of `balanced_sampling`.
+
+        Returns:
+            regions (B, S, 4), positive ones first; and matches (B, S) int32: the object's row,
+            `matching.BACKGROUND`, or `matching.IGNORED` where there were too few regions.
+        """
+        regions, matches = self.match_regions(proposals, valid, boxes, labels)
+        number = min(self.num_samples, regions.shape[1])
+        indices, counted = balanced_sampling(matches, number, POSITIVE_FRACTION, seed)
+        regions = ops.take_along_axis(regions, ops.expand_dims(indices, -1), axis=1)
+        matches = ops.take_along_axis(matches, indices, axis=1)
+        return regions, ops.where(counted, matches, matching.IGNORED)
+
+    def match_regions(self, proposals, valid, boxes, labels):
+        """All regions there are, (B, K + N, 4), and their matches (B, K + N)."""
+        boxes, labels = ops.cast(boxes, "float32"), ops.cast(labels, "int32")
+        real = ops.logical_and(labels >= 0, box_ops.area(boxes) > 0.0)
+        regions = ops.concatenate([proposals, boxes], axis=1)
+        usable = ops.concatenate([valid, real], axis=1)
+        iou = ops.where(ops.expand_dims(real, -1), box_ops.iou(boxes, regions), 0.0)
+        matches = matching.arg_max_matching(iou, 0.5, (0.0, 0.5))
+        # Padding becomes the whole picture, from which offsets can be measured.
+        regions = ops.where(ops.expand_dims(usable, -1), regions, np.float32([0, 0, 1, 1]))
+        return regions, ops.where(usable, matches, matching.IGNORED)
+
+    def training_outputs(self, raw, regions, training):
+        """What the losses want to know of sampled regions (B, S, 4), positive ones first."""
+        return self.region_outputs(raw, regions, training)
+
+    def region_outputs(self, raw, regions, training):
+        """Dict of "logits" (B, R, C + 1) and "offsets" (B, R, C + 1, 4) of regions (B, R, 4)."""
+        return self.apply_head(self.head, raw, regions, training)
+
+    def apply_head(self, head, raw, regions, training):
+        """The outputs (B, R, …) of a head for regions (B, R, 4)."""
+        size = head.input_shape[1:]
+        features = self.pool([raw[f"stride{s}"] for s in self.roi_strides], regions, size[:2])
+        outputs = head(ops.reshape(features, (-1, *size)), training=training)
+        count = regions.shape[1]
+        return keras.tree.map_structure(
+            lambda x: ops.reshape(x, (-1, count, *x.shape[1:])), outputs
+        )
+
+    def pool(self, maps, regions, size):
+        """Features (B, R, h, w, D) of regions (B, R, 4), from the map that fits their size."""
+        if len(maps) == 1:
+            pool = roi_max_pooling if self.roi_pooling == "max" else roi.roi_align
+            return pool(maps[0], regions, size)
+        first, last = (self.roi_strides[i].bit_length() - 1 for i in (0, -1))
+        levels = {
+            "image_size": self.image_shape[:2],
+            "min_level": first,
+            "max_level": last,
+            "canonical_size": self.canonical_size,
+        }
+        if self.roi_pooling == "align":
+            return roi.multilevel_roi_align(maps, regions, size, **levels)
+        level = ops.expand_dims(roi.fpn_levels(regions, **levels), -1)
+        # Regions that aren't finite are pooled to zeros: of each, one map adds something.
+        return sum(
+            roi_max_pooling(x, ops.where(level == first + i, regions, float("nan")), size)
+            for i, x in enumerate(maps)
+        )
+
+    # --- Losses ---
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The sum of `separate_losses` and of the layers' penalties."""
+        losses = self.separate_losses(x, y_pred, training)
+        for name, loss in losses.items():
+            self.loss_trackers[name].update_state(replica_sum(loss))
+        return sum(losses.values()) + sum(penalty / replica_sum(1.0) for penalty in self.losses)
+
+    def separate_losses(self, batch, outputs, training):
+        """Dict of the losses of both stages: each cross-entropy and smooth L1.
+
+        The sums are divided by the number of sampled anchors, or of sampled regions, positive or
+        not.
+
+        Args:
+            batch: dictionary with "bounding_boxes".
+            outputs: what the model gave for it.
+            training: whether the samples differ from step to step.
+        """
+        boxes = ops.cast(batch["bounding_boxes"]["boxes"], "float32")
+        labels = ops.cast(batch["bounding_boxes"]["labels"], "int32")
+        objectness, proposal_regression = region_proposal_losses(
+            outputs["objectness"],
+            outputs["anchor_offsets"],
+            self.anchors,
+            boxes,
+            assign_anchors(self.anchors, boxes, labels, self.inside_anchors_only),
+            self.sampling_seed(training),
+            self.num_anchor_samples,
+        )
+        classification, regression, counted = self.losses_of_regions(outputs, boxes, labels)
+        number = ops.maximum(replica_sum(ops.sum(ops.cast(counted, "float32"))), 1.0)
+        return {
+            "objectness_loss": objectness,
+            "proposal_regression_loss": proposal_regression,
+            "classification_loss": ops.sum(classification) / number,
+            "regression_loss": ops.sum(regression) / number,
+        }
+
+    def losses_of_regions(self, outputs, boxes, labels):
+        """Losses of each region (Girshick 2015, equation 1).
+
+        Returns:
+            cross-entropy and smooth L1, (B, S) each; and (B, S) bool: which regions count.
+        """
+        matches, regions = outputs["matches"], outputs["regions"]
+        row = ops.maximum(matches, 0)
+        positive = matches >= 0
+        classes = ops.where(positive, ops.take_along_axis(labels, row, axis=1) + 1, 0)
+
+        log_probabilities = ops.log_softmax(outputs["logits"], axis=-1)
+        own = ops.expand_dims(classes, -1)
+        cross_entropy = -ops.take_along_axis(log_probabilities, own, axis=-1)[..., 0]
+
+        targets = box_ops.encode(
+            ops.take_along_axis(boxes, ops.expand_dims(row, -1), axis=1),
+            box_ops.to_center_form(regions),
+            VARIANCES,
+        )
+        offsets = ops.take_along_axis(outputs["offsets"], ops.expand_dims(own, -1), axis=2)
+        distances = ops.sum(box_ops.smooth_l1(offsets[:, :, 0] - targets), axis=-1)
+        counted = matches != matching.IGNORED
+        cross_entropy = ops.where(counted, cross_entropy, 0.0)
+        return cross_entropy, ops.where(positive, distances, 0.0), counted
+
+    # --- Decoding ---
+
+    def detect(self, raw, proposals, valid):
+        """Detections of the heads' outputs for the proposals (B, K, 4)."""
+        outputs = self.region_outputs(raw, proposals, training=False)
+        boxes, scores = self.decode(outputs, proposals)
+        scores = ops.where(ops.expand_dims(valid, -1), scores, 0.0)
+        number = scores.shape[1] * self.num_classes
+        scores = ops.reshape(scores, (-1, number))
+        labels = ops.zeros_like(scores, "int32") + np.arange(number) % self.num_classes
+        return labelled_non_max_suppression(
+            ops.reshape(boxes, (-1, number, 4)),
+            scores,
+            labels,
+            self.iou_threshold,
+            self.score_threshold,
+            min(self.max_detections, number),
+        )
+
+    def decode(self, outputs, regions):
+        """Boxes (B, R, C, 4), cut off at the picture's border, and scores (B, R, C)."""
+        scores = ops.softmax(outputs["logits"], axis=-1)[:, :, 1:]
+        references = ops.expand_dims(box_ops.to_center_form(regions), 2)
+        boxes = box_ops.decode(outputs["offsets"][:, :, 1:], references, VARIANCES)
+        return box_ops.clip(boxes), scores
+
+    @property
+    def detector(self):
+        """Functional `keras.Model` from images to detections; shares this model's weights."""
+        if "_detector" not in self.__dict__:
+            images = keras.Input(self.image_shape, name="images")
+            detector = keras.Model(images, self(images, training=False), name="detector")
+            # Past Keras's tracking: this model is a layer of that one.
+            object.__setattr__(self, "_detector", detector)
+        return self._detector
+
+    def __dir__(self):
+        # Where Keras looks for what to save; it would go round from model to detector to model.
+        return [name for name in super().__dir__() if name not in ("detector", "_detector")]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "anchor_scales": self.anchor_scales,
+            "aspect_ratios": self.aspect_ratios,
+            "roi_pooling": self.roi_pooling,
+            "canonical_size": self.canonical_size,
+            "inside_anchors_only": self.inside_anchors_only,
+            "num_anchor_samples": self.num_anchor_samples,
+            "num_samples": self.num_samples,
+            "proposal_candidates": self.proposal_candidates,
+            "num_proposals": self.num_proposals,
+        }
