@@ -30,27 +30,62 @@ SPACE_NEEDED = {
     "ssd512": 800e6,
     "retinanet_mobilenet_v2": 200e6,
     "retinanet_resnet50": 1200e6,
+    "yolo_v1_full": 9000e6,
+    "yolo_v1_fast": 2000e6,
+    "yolo_v1_mobilenet_v2": 1000e6,
+    "yolo_v2_darknet19": 2000e6,
+    "yolo_v2_mobilenet_v2": 300e6,
+    "yolo_v3_darknet53": 2500e6,
+    "yolo_v3_tiny": 400e6,
+    "yolo_v3_mobilenet_v2": 300e6,
     "faster_rcnn_mobilenet_v2": 300e6,
     "faster_rcnn_resnet50": 1500e6,
     "faster_rcnn_vgg16": 5000e6,
 }
+# Flag: the models that heed it.
+PYRAMIDS = [
+    "retinanet_mobilenet_v2",
+    "retinanet_resnet50",
+    "faster_rcnn_mobilenet_v2",
+    "faster_rcnn_resnet50",
+]
+HEEDED_BY = {
+    "image_size": [name for name in SPACE_NEEDED if name not in ("ssd300", "ssd512")],
+    "width_multiplier": ["ssdlite", "ssd_resnet18"],
+    "first_stride": ["ssdlite"],
+    "min_scale": ["ssdlite", "ssd_resnet18"],
+    "max_scale": ["ssdlite", "ssd_resnet18"],
+    "grid": ["yolo_v1_full", "yolo_v1_fast", "yolo_v1_mobilenet_v2"],
+    "priors": [name for name in SPACE_NEEDED if name.startswith(("yolo_v2", "yolo_v3"))],
+    "freeze_batch_norm": PYRAMIDS,
+    "backbone_weights": [
+        name
+        for name in SPACE_NEEDED
+        if name not in ("ssd_resnet18", "yolo_v1_full", "yolo_v1_fast")
+    ],
+}
 flags.DEFINE_enum("model", "ssdlite", list(SPACE_NEEDED), "Which detector.")
-flags.DEFINE_integer(
-    "image_size", 320, "Side of the input in pixels; ssd300 and ssd512 have theirs."
+flags.DEFINE_integer("image_size", None, "Side of the input in pixels. Default: the model's.")
+flags.DEFINE_float("width_multiplier", None, "Factor on the channels (ssdlite, ssd_resnet18).")
+flags.DEFINE_integer("first_stride", None, "8 adds a map for small objects (ssdlite).")
+flags.DEFINE_float("min_scale", None, "Side of the smallest default boxes (ssdlite, ssd_resnet18).")
+flags.DEFINE_float("max_scale", None, "Side of the largest default boxes (ssdlite, ssd_resnet18).")
+flags.DEFINE_integer("grid", None, "Cells along a side (yolo_v1).")
+flags.DEFINE_list(
+    "priors",
+    None,
+    "Height and width of the priors in pixels, smallest first, such as 26x20,55x50 (yolo_v2, "
+    "yolo_v3: as many for each of its maps); tools/cluster_anchors.py finds them.",
 )
-flags.DEFINE_float("width_multiplier", 1.0, "Factor on the channels (ssdlite, ssd_resnet18).")
-flags.DEFINE_integer("first_stride", 16, "8 adds a map for small objects (ssdlite only).")
-flags.DEFINE_float("min_scale", 0.2, "Side of the smallest default boxes (ssdlite, ssd_resnet18).")
-flags.DEFINE_float("max_scale", 0.95, "Side of the largest default boxes (ssdlite, ssd_resnet18).")
 flags.DEFINE_string(
     "backbone_weights",
     None,
-    "imagenet (fetched by Keras), or a path: .h5 as of keras.applications, .npz as of torchvision. "
-    "Default: random.",
+    "imagenet (fetched by Keras), or a path: .h5 as of keras.applications, .npz as of torchvision, "
+    ".weights of Darknet. Default: random.",
 )
 flags.DEFINE_bool(
     "freeze_batch_norm",
-    False,
+    None,
     "Keep the backbone's batch normalisation as loaded (retinanet, faster_rcnn).",
 )
 flags.DEFINE_integer("epochs", 60, "Passes over the training pictures.", lower_bound=1)
@@ -71,50 +106,56 @@ flags.DEFINE_list(
 )
 
 
+def check_flags(config):
+    """Refuses flags that the chosen model would not heed."""
+    for name, models in HEEDED_BY.items():
+        if getattr(config, name) is not None and config.model not in models:
+            raise run_folder.RunError(
+                f"--{name}: is for --model={', '.join(models)}; received: --model={config.model}"
+            )
+
+
 def build_model(config, class_names):
     """The detector that the flags ask for."""
     from kerasvision import detection
 
-    if config.model == "ssdlite":
-        return detection.ssdlite(
-            len(class_names),
-            image_shape=(config.image_size, config.image_size, 3),
-            backbone_weights=config.backbone_weights,
-            class_names=class_names,
-            width_multiplier=config.width_multiplier,
-            first_stride=config.first_stride,
-            min_scale=config.min_scale,
-            max_scale=config.max_scale,
+    settings = {
+        name: getattr(config, name)
+        for name, models in HEEDED_BY.items()
+        if config.model in models and getattr(config, name) is not None
+    }
+    if "image_size" in settings:
+        side = settings.pop("image_size")
+        settings["image_shape"] = (side, side, 3)
+    if config.model == "ssd_resnet18" and "width_multiplier" in settings:
+        settings["width"] = round(64 * settings.pop("width_multiplier"))
+    if "priors" in settings:
+        settings["priors"] = read_priors(settings["priors"], config.model)
+    return getattr(detection, config.model)(len(class_names), class_names=class_names, **settings)
+
+
+def read_priors(texts, model):
+    """(height, width) of the priors; for YOLOv3 by maps, finest first."""
+    try:
+        sizes = [tuple(float(side) for side in text.split("x")) for text in texts]
+    except ValueError:
+        sizes = [()]
+    maps = {"yolo_v3_darknet53": 3, "yolo_v3_mobilenet_v2": 3, "yolo_v3_tiny": 2}.get(model, 1)
+    if any(len(size) != 2 or min(size) <= 0 for size in sizes) or len(sizes) % maps:
+        raise run_folder.RunError(
+            f"--priors: must be pairs HEIGHTxWIDTH, a multiple of {maps} of them for "
+            f"--model={model}; received: {','.join(texts)}"
         )
-    if config.model == "ssd_resnet18":
-        return detection.ssd_resnet18(
-            len(class_names),
-            image_shape=(config.image_size, config.image_size, 3),
-            class_names=class_names,
-            width=round(64 * config.width_multiplier),
-            min_scale=config.min_scale,
-            max_scale=config.max_scale,
-        )
-    build = getattr(detection, config.model)
-    if config.model in ("ssd300", "ssd512"):
-        return build(len(class_names), config.backbone_weights, class_names)
-    frozen = (
-        {}
-        if config.model == "faster_rcnn_vgg16"
-        else {"freeze_batch_norm": config.freeze_batch_norm}
-    )
-    return build(
-        len(class_names),
-        image_shape=(config.image_size, config.image_size, 3),
-        backbone_weights=config.backbone_weights,
-        class_names=class_names,
-        **frozen,
-    )
+    if model.startswith("yolo_v2"):
+        return sizes
+    each = len(sizes) // maps
+    return [sizes[i * each : (i + 1) * each] for i in range(maps)]
 
 
 def run(config):
     """Trains, evaluates, draws and exports; `config` has the flags as attributes."""
     started = time.perf_counter()
+    check_flags(config)
     workdir = run_folder.prepare(
         config.workdir,
         run_folder.app_flags([run.__module__, app.__name__, sys.argv[0]]),

@@ -21,6 +21,9 @@ from kerasvision.detection import (
     ssd512,
     ssd_resnet18,
     ssdlite,
+    yolo_v1,
+    yolo_v2,
+    yolo_v3,
 )
 from kerasvision.ops import boxes, matching, nms, roi, roi_pooling, sampling, unpooling
 
@@ -276,6 +279,22 @@ DETECTORS = {
         ),
         64,
     ),
+    "yolo_v1": (
+        lambda: yolo_v1(
+            resnet18((64, 64, 3), include_top=False, width=8), 2, grid=2, hidden_units=(16,)
+        ),
+        64,
+    ),
+    "yolo_v2": (
+        lambda: yolo_v2(resnet18((64, 64, 3), include_top=False, width=8), 2, filters=8),
+        64,
+    ),
+    "yolo_v3": (
+        lambda: yolo_v3(
+            resnet18((64, 64, 3), include_top=False, width=8), 2, filters=8, head_depth=1
+        ),
+        64,
+    ),
 }
 MODELS = {
     **DETECTORS,
@@ -331,10 +350,21 @@ def test_the_lists_are_complete():
         name for name, value in vars(kerasvision.detection).items() if inspect.isfunction(value)
     }
     # Their own tests build them.
-    elsewhere = {"faster_rcnn_vgg16"} | {
-        f"{name}_{backbone}"
-        for name in ("retinanet", "faster_rcnn")
-        for backbone in ("mobilenet_v2", "resnet50")
+    elsewhere = {
+        "faster_rcnn_mobilenet_v2",
+        "faster_rcnn_resnet50",
+        "faster_rcnn_vgg16",
+        "retinanet_mobilenet_v2",
+        "retinanet_resnet50",
+        "yolo_9000",
+        "yolo_v1_fast",
+        "yolo_v1_full",
+        "yolo_v1_mobilenet_v2",
+        "yolo_v2_darknet19",
+        "yolo_v2_mobilenet_v2",
+        "yolo_v3_darknet53",
+        "yolo_v3_mobilenet_v2",
+        "yolo_v3_tiny",
     }
     assert functions - {"load_detector"} == set(DETECTORS) | set(COUNTS) | elsewhere
     assert kerasvision.detection.SSD is SSD

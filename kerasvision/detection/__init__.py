@@ -17,3 +17,25 @@ from kerasvision.detection.retinanet import (
 )
 from kerasvision.detection.single_stage import SingleStageDetector
 from kerasvision.detection.ssd import SSD, ssd300, ssd512, ssd_resnet18, ssdlite
+from kerasvision.detection.word_tree import WordTree
+from kerasvision.detection.yolo_v1 import (
+    YOLOv1,
+    yolo_v1,
+    yolo_v1_fast,
+    yolo_v1_full,
+    yolo_v1_mobilenet_v2,
+)
+from kerasvision.detection.yolo_v2 import (
+    YOLOv2,
+    yolo_9000,
+    yolo_v2,
+    yolo_v2_darknet19,
+    yolo_v2_mobilenet_v2,
+)
+from kerasvision.detection.yolo_v3 import (
+    YOLOv3,
+    yolo_v3,
+    yolo_v3_darknet53,
+    yolo_v3_mobilenet_v2,
+    yolo_v3_tiny,
+)
