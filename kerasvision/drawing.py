@@ -364,14 +364,14 @@ def plot_history(history, path):
         path: of the PNG.
     """
     scores = [name for name in history if any(part in name for part in ("AP", "accuracy", "top"))]
-    title = [
+    kinds = [
         words
         for part, words in (("accuracy", "accuracy"), ("AP", "average precision"))
         if any(part in name for name in scores)
     ]
     panels = {
         "loss": sorted((name for name in history if name.endswith("loss")), key=len),
-        " and ".join(title): scores,
+        " and ".join(kinds): scores,
     }
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(1, 2, sharex=True), panels.items()):

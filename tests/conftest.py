@@ -1,7 +1,6 @@
 """Fixtures of all tests."""
 
 import functools
-import gc
 import os
 import pathlib
 
@@ -11,14 +10,6 @@ import keras
 import pytest
 
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def free_memory():
-    """Gives back what the models and graphs of a file of tests took: gigabytes, in the end."""
-    yield
-    keras.backend.clear_session()
-    gc.collect()
 
 
 @pytest.fixture(params=["eager", "graph", "xla"])

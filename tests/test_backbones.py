@@ -42,7 +42,7 @@ NETWORKS = {
         32,
         False,
     ),
-    "mobilenet_v2": ({"width_multiplier": 0.35}, 32, False),
+    "mobilenet_v2": ({"width_multiplier": 0.35}, 32, True),
     "squeezenet": ({}, 32, False),
 }
 # Names whose files are written in seconds, and all of them.

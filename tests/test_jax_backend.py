@@ -22,7 +22,7 @@ def run(*arguments):
 
 def test_operators_layers_and_models():
     tests = [str(TESTS / name) for name in ("ops", "layers", "test_conformance.py")]
-    chosen = "golden or operator or layer_ or lists or (model_lowers and not ssdlite)"
+    chosen = "golden or test_operator or same_compiled or lists or (model_lowers and ssd_resnet18)"
     result = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests)
     assert result.returncode == 0, result.stdout[-3000:]
 
@@ -40,4 +40,11 @@ def test_networks():
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not files"),
         *(str(TESTS / name) for name in ("test_backbones.py", "backbones")),
     )
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+@pytest.mark.slow
+def test_layers_and_models():
+    test = str(TESTS / "test_conformance.py")
+    result = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "layer_ or model_", test)
     assert result.returncode == 0, result.stdout[-3000:]
