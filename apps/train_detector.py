@@ -14,6 +14,7 @@ The run folder (--workdir) holds, in the end:
 Started again after a crash, the same command goes on from the last checkpoint.
 """
 
+import functools
 import sys
 import time
 
@@ -41,14 +42,18 @@ SPACE_NEEDED = {
     "faster_rcnn_mobilenet_v2": 300e6,
     "faster_rcnn_resnet50": 1500e6,
     "faster_rcnn_vgg16": 5000e6,
+    "mask_rcnn_mobilenet_v2": 400e6,
+    "mask_rcnn_resnet50": 1600e6,
+    "keypoint_rcnn_mobilenet_v2": 500e6,
+    "keypoint_rcnn_resnet50": 2000e6,
+    "r_fcn_mobilenet_v2": 300e6,
+    "r_fcn_resnet50": 1200e6,
+    "r_fcn_resnet101": 1800e6,
 }
 # Flag: the models that heed it.
-PYRAMIDS = [
-    "retinanet_mobilenet_v2",
-    "retinanet_resnet50",
-    "faster_rcnn_mobilenet_v2",
-    "faster_rcnn_resnet50",
-]
+MASKS = ["mask_rcnn_mobilenet_v2", "mask_rcnn_resnet50"]
+KEYPOINTS = ["keypoint_rcnn_mobilenet_v2", "keypoint_rcnn_resnet50"]
+YOLOS_WITH_PRIORS = [name for name in SPACE_NEEDED if name.startswith(("yolo_v2", "yolo_v3"))]
 HEEDED_BY = {
     "image_size": [name for name in SPACE_NEEDED if name not in ("ssd300", "ssd512")],
     "width_multiplier": ["ssdlite", "ssd_resnet18"],
@@ -56,8 +61,19 @@ HEEDED_BY = {
     "min_scale": ["ssdlite", "ssd_resnet18"],
     "max_scale": ["ssdlite", "ssd_resnet18"],
     "grid": ["yolo_v1_full", "yolo_v1_fast", "yolo_v1_mobilenet_v2"],
-    "priors": [name for name in SPACE_NEEDED if name.startswith(("yolo_v2", "yolo_v3"))],
-    "freeze_batch_norm": PYRAMIDS,
+    "priors": YOLOS_WITH_PRIORS,
+    "multi_scale": YOLOS_WITH_PRIORS,
+    "tree": ["yolo_v2_darknet19", "yolo_v2_mobilenet_v2"],
+    "image_labels": ["yolo_v2_darknet19", "yolo_v2_mobilenet_v2"],
+    "roi_pooling": ["mask_rcnn_mobilenet_v2"],
+    "roi_strides": ["mask_rcnn_mobilenet_v2"],
+    "anchor_scale": ["mask_rcnn_mobilenet_v2"],
+    "freeze_batch_norm": [
+        name
+        for name in SPACE_NEEDED
+        if name.startswith(("retinanet", "faster_rcnn", "mask_rcnn", "keypoint_rcnn", "r_fcn"))
+        and name != "faster_rcnn_vgg16"
+    ],
     "backbone_weights": [
         name
         for name in SPACE_NEEDED
@@ -77,6 +93,36 @@ flags.DEFINE_list(
     "Height and width of the priors in pixels, smallest first, such as 26x20,55x50 (yolo_v2, "
     "yolo_v3: as many for each of its maps); tools/cluster_anchors.py finds them.",
 )
+flags.DEFINE_list(
+    "multi_scale",
+    None,
+    "Sides in pixels between which training changes every 10 steps, multiples of 32, such as "
+    "320,352,384 (yolo_v2, yolo_v3).",
+)
+flags.DEFINE_string(
+    "tree",
+    None,
+    "Word tree of the classes (yolo_v2): a file with a line 'name parent' each, those of the data "
+    "set first, then the kinds they are of; a parent is a line's number from 0, or -1.",
+)
+flags.DEFINE_list(
+    "image_labels",
+    None,
+    "Classes whose pictures train without boxes, by what they show alone (yolo_v2).",
+)
+flags.DEFINE_enum(
+    "roi_pooling", None, ["align", "max"], "RoIAlign or RoI max pooling (mask_rcnn_mobilenet_v2)."
+)
+flags.DEFINE_list(
+    "roi_strides",
+    None,
+    "Strides of the maps that regions are pooled from (mask_rcnn_mobilenet_v2); default 4,8,16,32.",
+)
+flags.DEFINE_float(
+    "anchor_scale",
+    None,
+    "Sides of a map's anchors, in its strides (mask_rcnn_mobilenet_v2); default 8.",
+)
 flags.DEFINE_string(
     "backbone_weights",
     None,
@@ -86,7 +132,7 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "freeze_batch_norm",
     None,
-    "Keep the backbone's batch normalisation as loaded (retinanet, faster_rcnn).",
+    "Keep the backbone's batch normalisation as loaded (retinanet and all of the R-CNN family).",
 )
 flags.DEFINE_integer("epochs", 60, "Passes over the training pictures.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 16, "Pictures in a step.", lower_bound=1)
@@ -115,8 +161,8 @@ def check_flags(config):
             )
 
 
-def build_model(config, class_names):
-    """The detector that the flags ask for."""
+def build_model(config, train):
+    """The detector that the flags ask for, for the classes of the data set `train`."""
     from kerasvision import detection
 
     settings = {
@@ -124,6 +170,9 @@ def build_model(config, class_names):
         for name, models in HEEDED_BY.items()
         if config.model in models and getattr(config, name) is not None
     }
+    # These are of the data.
+    for name in ("multi_scale", "image_labels"):
+        settings.pop(name, None)
     if "image_size" in settings:
         side = settings.pop("image_size")
         settings["image_shape"] = (side, side, 3)
@@ -131,7 +180,37 @@ def build_model(config, class_names):
         settings["width"] = round(64 * settings.pop("width_multiplier"))
     if "priors" in settings:
         settings["priors"] = read_priors(settings["priors"], config.model)
-    return getattr(detection, config.model)(len(class_names), class_names=class_names, **settings)
+    if "roi_strides" in settings:
+        settings["strides"] = read_integers("roi_strides", settings.pop("roi_strides"))
+    if "tree" in settings:
+        settings["parents"] = detection.WordTree.read(settings.pop("tree")).parents
+    if config.model in KEYPOINTS:
+        settings["num_keypoints"] = max(map(len, train.keypoint_names))
+    build = getattr(detection, config.model)
+    return build(len(train.class_names), class_names=train.class_names, **settings)
+
+
+def name_classes_of_tree(config, *datasets):
+    """Gives data sets the classes of --tree, which are theirs and the kinds they are of."""
+    from kerasvision import detection
+
+    names = detection.WordTree.read(config.tree).names
+    for dataset in datasets:
+        if names[: len(dataset.class_names)] != dataset.class_names:
+            raise run_folder.RunError(
+                f"--tree={config.tree}: its first names must be those of the data set, "
+                f"{dataset.class_names}; received: {names[: len(dataset.class_names)]}"
+            )
+        dataset.class_names = names
+
+
+def read_integers(name, texts):
+    """Numbers of a flag, above 0."""
+    if not all(text.isdigit() and int(text) > 0 for text in texts) or not texts:
+        raise run_folder.RunError(
+            f"--{name}: must be whole numbers above 0; received: {','.join(texts)}"
+        )
+    return [int(text) for text in texts]
 
 
 def read_priors(texts, model):
@@ -174,13 +253,20 @@ def run(config):
     devices = strategy.make_strategy(config.strategy)
 
     # Data.
-    train, val, test = app.load_splits(data.load, config)
+    load = functools.partial(
+        data.load, masks=config.model in MASKS, keypoints=config.model in KEYPOINTS
+    )
+    train, val, test = app.load_splits(load, config)
+    if config.image_labels:
+        train = train.without_boxes(config.image_labels)
+    if config.tree:
+        name_classes_of_tree(config, train, val, test)
     steps = data.steps_per_epoch(train, config.batch_size)
     seconds = {"data": time.perf_counter() - started}
 
     # Model.
     with devices.scope():
-        model = build_model(config, train.class_names)
+        model = build_model(config, train)
         app.compile_model(model, config, steps)
     checkpoint = callbacks.Checkpoint(workdir, steps, monitor="val_AP")
     with devices.scope():
@@ -201,6 +287,7 @@ def run(config):
                 crop=config.min_crop_scale < 1.0,
                 min_crop_scale=config.min_crop_scale,
                 vertical_flip_probability=0.5 if config.vertical_flip else 0.0,
+                keypoint_names=train.keypoint_names,
             ),
             shuffle=True,
             seed=config.seed,
@@ -208,6 +295,13 @@ def run(config):
             epochs=config.epochs,
             drop_remainder=True,
         )
+        if config.multi_scale:
+            train_batches = data.multi_scale(
+                train_batches,
+                read_integers("multi_scale", config.multi_scale),
+                seed=config.seed,
+                first_step=epochs_done * steps,
+            )
         model.fit(
             train_batches,
             initial_epoch=epochs_done,

@@ -5,15 +5,17 @@ from kerasvision.data.classification import ClassificationDataset, load_folder
 from kerasvision.data.classification_augmentation import ClassificationAugmentation
 from kerasvision.data.coco import load_coco
 from kerasvision.data.dataset import DetectionDataset
+from kerasvision.data.multi_scale import multi_scale
 from kerasvision.data.packaged import crop_objects, load_digits, load_fashion_mnist
 from kerasvision.data.pipeline import batches, classification_batches, steps_per_epoch
 from kerasvision.data.scenes import Scenes
+from kerasvision.data.solids import KEYPOINT_NAMES
 from kerasvision.data.tfds_sets import from_builder, load_tfds, load_tfds_classification
 from kerasvision.data.voc import load_voc
 from kerasvision.data.yolo import load_yolo
 
 
-def load(name, split="train", *, data_dir=None, download=False):
+def load(name, split="train", *, data_dir=None, download=False, masks=False, keypoints=False):
     """Loads a detection set that is named in one word.
 
     Args:
@@ -22,6 +24,7 @@ def load(name, split="train", *, data_dir=None, download=False):
         split: name of the split, such as `train`, `val` or `test`.
         data_dir: folder of TensorFlow Datasets' files; None: its own default.
         download: whether `tfds:` sets that are not there may be downloaded.
+        masks, keypoints: whether those of the objects are wanted; `scenes` and `coco:` have them.
 
     Returns:
         A `DetectionDataset`.
@@ -31,13 +34,17 @@ def load(name, split="train", *, data_dir=None, download=False):
     """
     kind, _, rest = name.partition(":")
     if name == "scenes":
-        return _load_scenes(name, split, data_dir)
+        return _load_scenes(name, split, data_dir, masks, keypoints)
+    if kind == "coco" and rest:
+        return load_coco(name, rest, split, masks, keypoints)
+    if kind in ("tfds", "voc", "yolo") and rest and (masks or keypoints):
+        raise ValueError(
+            f"masks and keypoints are read from scenes or coco:ANNOTATIONS.json; received: {name}"
+        )
     if kind == "tfds" and rest:
         return load_tfds(name, rest, split, data_dir, download)
     if kind == "voc" and rest:
         return load_voc(name, rest, split)
-    if kind == "coco" and rest:
-        return load_coco(name, rest, split)
     if kind == "yolo" and rest:
         return load_yolo(name, rest, split)
     raise ValueError(
@@ -79,8 +86,9 @@ def load_classification(name, split="train", *, data_dir=None, download=False):
     )
 
 
-def _load_scenes(name, split, data_dir):
+def _load_scenes(name, split, data_dir, masks=False, keypoints=False):
     """Returns the `DetectionDataset` of the scenes, which are drawn on first use."""
-    builder = Scenes(config="detection", data_dir=data_dir)
+    builder = Scenes(config="full" if masks or keypoints else "detection", data_dir=data_dir)
     builder.download_and_prepare()
-    return from_builder(name, builder, split)
+    keypoint_names = list(KEYPOINT_NAMES.values()) if keypoints else None
+    return from_builder(name, builder, split, masks, keypoint_names)

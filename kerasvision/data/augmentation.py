@@ -1,5 +1,7 @@
 """Augmentation of SSD: zoom-out, min-IoU crop, flip and photometric distortion of one picture.
 
+Masks and keypoints, which SSD did without, follow the boxes.
+
 Everything here is a pure function of its arguments and a seed, unlike Keras's ``Random*`` layers,
 whose generator state makes a parallel ``map`` nondeterministic and a resumed run differ
 (and ``keras.layers.RandomCrop`` of Keras 3.15 corrupts boxes).
@@ -13,6 +15,8 @@ paper is silent the functions follow the authors' Caffe code.
 """
 
 import tensorflow as tf
+
+from kerasvision.data.masks import mirrored
 
 # None is the whole picture, 0.0 a crop that only has to contain the centre of an object.
 MIN_IOU_OPTIONS = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
@@ -222,6 +226,68 @@ def flip(image, boxes, labels, axis):
     return tf.reverse(image, [axis]), tf.where((labels >= 0)[:, None], flipped, 0.0)
 
 
+def masks_in_window(masks, boxes, labels, window):
+    """Cuts masks off where a window cuts off their boxes.
+
+    Args:
+        masks: (N, M, M) on grids over the boxes.
+        boxes: (N, 4) float32 boxes relative to the picture.
+        labels: (N,) int32 of the boxes in the window, as from `boxes_in_window`.
+        window: (4,) float32 window relative to the picture.
+
+    Returns:
+        (N, M, M) on grids over what the window shows of the boxes; zeros for padding.
+    """
+    side = masks.shape[1]
+    middles = (tf.range(side, dtype=tf.float32) + 0.5) / side
+    shown_min, shown_max = (
+        tf.maximum(boxes[:, :2], window[:2]),
+        tf.minimum(boxes[:, 2:], window[2:]),
+    )
+    # (N, 2, M): rows and columns of the old grids, in which the cells of the new ones lie.
+    places = shown_min[..., None] + (shown_max - shown_min)[..., None] * middles
+    sides = tf.maximum(boxes[:, 2:] - boxes[:, :2], 1e-9)
+    cells = tf.cast(tf.floor((places - boxes[:, :2, None]) / sides[..., None] * side), tf.int32)
+    cells = tf.clip_by_value(cells, 0, side - 1)
+    masks = tf.gather(masks, cells[:, 0], axis=1, batch_dims=1)
+    masks = tf.gather(masks, cells[:, 1], axis=2, batch_dims=1)
+    return tf.where((labels >= 0)[:, None, None], masks, 0)
+
+
+def keypoints_in_window(keypoints, labels, window):
+    """Moves keypoints from the picture into a window.
+
+    Args:
+        keypoints: (N, P, 3) float32, (y, x) relative to the picture and visibility.
+        labels: (N,) int32 of the boxes in the window, as from `boxes_in_window`.
+        window: (4,) float32 window relative to the picture.
+
+    Returns:
+        (N, P, 3) relative to the window; zeros for those outside, not labelled or of padding.
+    """
+    places = (keypoints[..., :2] - window[:2]) / (window[2:] - window[:2])
+    labelled = (keypoints[..., 2] > 0.0) & (labels >= 0)[:, None]
+    inside = tf.reduce_all((places >= 0.0) & (places <= 1.0), -1) & labelled
+    return tf.where(inside[..., None], tf.concat([places, keypoints[..., 2:]], -1), 0.0)
+
+
+def flip_keypoints(keypoints, counterparts, axis):
+    """Mirrors keypoints: left ones become right ones.
+
+    Args:
+        keypoints: (N, P, 3) float32, (y, x) relative to the picture and visibility.
+        counterparts: (N, P) int32, which keypoint each one is the mirror image of.
+        axis: as of `flip`.
+
+    Returns:
+        (N, P, 3); those not labelled stay zero.
+    """
+    keypoints = tf.gather(keypoints, counterparts, axis=1, batch_dims=1)
+    y, x, visibility = tf.unstack(keypoints, axis=-1)
+    mirrored = (1.0 - y, x, visibility) if axis == 0 else (y, 1.0 - x, visibility)
+    return tf.where(keypoints[..., 2:] > 0.0, tf.stack(mirrored, -1), 0.0)
+
+
 def photometric_distortion(
     image,
     seed,
@@ -312,6 +378,8 @@ class SSDAugmentation:
             upright, such as cells and aerial views.
         photometric: whether to distort brightness, contrast, saturation and hue.
         fill: RGB colour, 0..255, of the canvas around the picture; rounded to integers.
+        keypoint_names: for each class the names of its keypoints, of examples that have any:
+            mirrored, "left_eye" becomes "right_eye".
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -330,6 +398,7 @@ class SSDAugmentation:
         vertical_flip_probability=0.0,
         photometric=True,
         fill=IMAGENET_MEAN,
+        keypoint_names=None,
     ):
         if len(image_shape) != 3 or image_shape[2] != 3 or min(image_shape) < 1:
             raise ValueError(f"image_shape must be (height, width, 3); received: {image_shape}")
@@ -356,14 +425,21 @@ class SSDAugmentation:
         self.vertical_flip_probability = vertical_flip_probability
         self.photometric = photometric
         self.fill = tuple(round(channel) for channel in fill)
+        self.counterparts = None
+        if keypoint_names is not None:
+            count = max(map(len, keypoint_names))
+            self.counterparts = [
+                mirrored(names) + list(range(len(names), count)) for names in keypoint_names
+            ]
 
     def __call__(self, example, seed):
         """Augments one picture.
 
         Args:
             example: dictionary with "images" (H, W, 3) uint8 and "bounding_boxes": {"boxes"
-                (N, 4) float32 rel_yxyx, "labels" (N,) int32, -1 = padding}; other entries are
-                passed on.
+                (N, 4) float32 rel_yxyx, "labels" (N,) int32, -1 = padding}; optional are
+                "segmentation_masks" (N, M, M) on grids over the boxes and "keypoints" (N, P, 3),
+                (y, x) relative to the picture and visibility. Other entries are passed on.
             seed: (2,) integer tensor.
 
         Returns:
@@ -384,14 +460,31 @@ class SSDAugmentation:
         if self.photometric:
             image = photometric_distortion(image, seed_colour)
         image = paste(tf.cast(tf.round(image), tf.uint8), offset, self.image_shape, self.fill)
-        boxes, labels = boxes_in_window(boxes, labels, window)
+        shown_boxes, labels = boxes_in_window(boxes, labels, window)
+        shown = {"images": image, "boxes": shown_boxes}
+        if "segmentation_masks" in example:
+            masks = masks_in_window(example["segmentation_masks"], boxes, labels, window)
+            shown["segmentation_masks"] = masks
+        if "keypoints" in example:
+            shown["keypoints"] = keypoints_in_window(example["keypoints"], labels, window)
 
         draws = tf.random.stateless_uniform((2,), seed_flip)
         probabilities = (self.vertical_flip_probability, self.flip_probability)
         for axis, probability in enumerate(probabilities):
-            image, boxes = tf.cond(
+            shown = tf.cond(
                 draws[axis] < probability,
-                lambda: flip(image, boxes, labels, axis),
-                lambda: (image, boxes),
+                lambda: self._flip(shown, labels, axis),
+                lambda: shown,
             )
-        return {**example, "images": image, "bounding_boxes": {"boxes": boxes, "labels": labels}}
+        boxes = {"boxes": shown.pop("boxes"), "labels": labels}
+        return {**example, **shown, "bounding_boxes": boxes}
+
+    def _flip(self, shown, labels, axis):
+        image, boxes = flip(shown["images"], shown["boxes"], labels, axis)
+        flipped = {"images": image, "boxes": boxes}
+        if "segmentation_masks" in shown:
+            flipped["segmentation_masks"] = tf.reverse(shown["segmentation_masks"], [1 + axis])
+        if "keypoints" in shown:
+            counterparts = tf.gather(self.counterparts, tf.maximum(labels, 0))
+            flipped["keypoints"] = flip_keypoints(shown["keypoints"], counterparts, axis)
+        return flipped

@@ -5,10 +5,12 @@ import json
 import math
 import pathlib
 
+import numpy as np
+
 from kerasvision.data import dataset as dataset_lib
 
 
-def load_coco(name, path, split):
+def load_coco(name, path, split, masks=False, keypoints=False):
     """Reads an annotation file in COCO's format, and the pictures that lie near it.
 
     `{split}` in the path stands for the split. A path without it is one file for all: `train` is
@@ -22,12 +24,15 @@ def load_coco(name, path, split):
         name: name of the data set in reports.
         path: path of the JSON file.
         split: name of the split.
+        masks: whether to read "segmentation": polygons, or run lengths as crowds have them.
+        keypoints: whether to read "keypoints".
 
     Returns:
         A `DetectionDataset` with the image ids of the file.
 
     Raises:
-        ValueError: the file is missing or not COCO's, or no picture is found.
+        ValueError: the file is missing or not COCO's, no picture is found, or no category names
+            its keypoints though they are asked for.
     """
     problems = dataset_lib.Problems()
     whole = "{split}" in path or split == "all"
@@ -49,6 +54,13 @@ def load_coco(name, path, split):
     labels_of = {category_id: label for label, category_id in enumerate(categories)}
     if not categories:
         raise ValueError(f"{path}: categories must not be empty; received: []")
+
+    keypoint_names = None
+    if keypoints:
+        named = {row["id"]: row.get("keypoints") or () for row in content["categories"]}
+        keypoint_names = [tuple(named[category_id]) for category_id in categories]
+        if not any(keypoint_names):
+            raise ValueError(f"{path}: categories must name their keypoints; received: none")
 
     rows = {}
     for row in content["images"]:
@@ -81,6 +93,7 @@ def load_coco(name, path, split):
             problems.add(picture_path, rule, received)
         found = annotations.get(image_id, [])
         boxes = [annotation["bbox"] for annotation in found]
+        source = f"{path}: image id {image_id}"
         records.append(
             dataset_lib.clean_picture(
                 picture_path,
@@ -91,12 +104,41 @@ def load_coco(name, path, split):
                 [bool(annotation.get("iscrowd", 0)) for annotation in found],
                 problems,
                 areas=[_number(annotation.get("area")) for annotation in found],
-                source=f"{path}: image id {image_id}",
+                source=source,
+                masks=[row.get("segmentation") for row in found] if masks else None,
+                keypoints=(
+                    _keypoints(found, max(map(len, keypoint_names)), source, problems)
+                    if keypoints
+                    else None
+                ),
             )
         )
     return dataset_lib.DetectionDataset(
-        name, split, list(categories.values()), records, problems.lines()
+        name,
+        split,
+        list(categories.values()),
+        records,
+        problems.lines(),
+        keypoint_names=keypoint_names,
     )
+
+
+def _keypoints(annotations, count, source, problems):
+    """Keypoints (n, count, 3), (y, x, visibility) in pixels; zeros where there are none."""
+    keypoints = np.zeros((len(annotations), count, 3))
+    for row, annotation in zip(keypoints, annotations):
+        values = annotation.get("keypoints") or []
+        if len(values) % 3 or len(values) > 3 * count or not np.all(np.isfinite(_floats(values))):
+            rule = f"keypoints must be up to {count} of x, y, visibility, taken as not labelled"
+            problems.add(source, rule, str(values)[:60])
+            continue
+        places = np.reshape(_floats(values), (-1, 3))
+        row[: len(places)] = places[:, [1, 0, 2]]
+    return keypoints
+
+
+def _floats(values):
+    return [_number(value) for value in values]
 
 
 def _read_json(path):

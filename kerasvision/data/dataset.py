@@ -2,12 +2,14 @@
 
 import collections
 import concurrent.futures
+import copy
 import dataclasses
 import functools
 
 import numpy as np
 import tensorflow as tf
 
+from kerasvision.data import masks as mask_lib
 from kerasvision.data import pictures
 
 # Coordinates this far outside of a picture (pixels) are rounding, not a fault worth reporting.
@@ -28,6 +30,10 @@ class Picture:
         labels: (n,) int32, classes from 0.
         ignored: (n,) bool, crowd and difficult objects: not trained on, not scored.
         areas: (n,) float32 in square pixels: of the object where known, else of its box.
+        masks: n masks as COCO's run lengths, None for one that can't be used; None: not read.
+        grids: (n, 392) uint8, 56 x 56 bits each, row by row: the masks over their boxes.
+        keypoints: (n, P, 3) float32, (y, x) relative to the picture and COCO's visibility, 0: not
+            labelled, 1: hidden, 2: visible; None: not read.
     """
 
     image_id: int
@@ -38,6 +44,9 @@ class Picture:
     labels: np.ndarray
     ignored: np.ndarray
     areas: np.ndarray
+    masks: list | None = None
+    grids: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
 
 
 class Problems:
@@ -159,7 +168,9 @@ class DetectionDataset(PictureDataset):
     """Annotated pictures of one split, with class names, ground truth and encoded examples.
 
     An encoded example has "boxes" (n, 4) float32 rel_yxyx and "labels" (n,) int32 of the objects
-    to train on (crowd and difficult ones are left out).
+    to train on (crowd and difficult ones are left out); and, if the records have them,
+    "segmentation_masks" (n, 56, 56) uint8, 0 or 1, on a grid over each box, and "keypoints"
+    (n, P, 3) float32, as in `Picture`.
 
     Args:
         name: the word that names the data set, such as `voc:PATH`.
@@ -169,41 +180,96 @@ class DetectionDataset(PictureDataset):
         problems: list of str, a line for what was dropped or repaired.
         stream: optional `tf.data.Dataset` of scalar strings, the encoded pictures in the order
             of `records`; without it they are read from the files `Picture.file_name`.
+        keypoint_names: for each class the names of its keypoints, up to P; None: no keypoints.
 
     Raises:
         ValueError: if there is no picture.
     """
 
-    def __init__(self, name, split, class_names, records, problems, stream=None):
+    def __init__(
+        self, name, split, class_names, records, problems, stream=None, keypoint_names=None
+    ):
         file_names = [record.file_name for record in records]
         image_ids = [record.image_id for record in records]
         super().__init__(name, split, class_names, file_names, image_ids, problems, stream)
         self.records = records
+        self.keypoint_names = keypoint_names
+        self.has_boxes = None
         counts = [int(np.sum(~record.ignored)) for record in records]
         self.max_boxes = max(1, *counts)
         if not any(counts):
             self.problems.append(f"{name}: split {split!r} should have boxes; received: none")
 
+    def without_boxes(self, class_names):
+        """Returns the data set as if of some classes one only knew which pictures show them.
+
+        Pictures with an object of these classes keep their labels, but have the whole picture for
+        every box, as no box may tell where to crop; examples get a further entry, "has_boxes"
+        () bool. (Redmon & Farhadi 2017, YOLO9000, section 4, learns from both kinds at once.)
+
+        Args:
+            class_names: names of classes of the data set.
+
+        Raises:
+            ValueError: a name is not that of a class.
+        """
+        unknown = [name for name in class_names if name not in self.class_names]
+        if unknown:
+            raise ValueError(
+                f"{self.name}: classes without boxes must be among {self.class_names}; received: "
+                f"{unknown[0]}"
+            )
+        hidden = [self.class_names.index(name) for name in class_names]
+        changed = copy.copy(self)
+        changed.has_boxes = [
+            not np.any(np.isin(record.labels[~record.ignored], hidden)) for record in self.records
+        ]
+        changed.records = [
+            record
+            if known
+            else dataclasses.replace(
+                record, boxes=np.tile(np.float32([0, 0, 1, 1]), (len(record.labels), 1))
+            )
+            for record, known in zip(self.records, changed.has_boxes)
+        ]
+        return changed
+
     def _truth(self):
-        """Returns a function from a position to the boxes and labels of its picture."""
-        trained = [~record.ignored for record in self.records]
-        boxes = [record.boxes[keep] for record, keep in zip(self.records, trained)]
-        labels = [record.labels[keep] for record, keep in zip(self.records, trained)]
-        boxes_of = tf.RaggedTensor.from_row_lengths(
-            np.concatenate(boxes).astype(np.float32), [len(rows) for rows in boxes]
-        )
-        labels_of = boxes_of.with_values(np.concatenate(labels).astype(np.int32))
-        return lambda position: {
-            "boxes": tf.ensure_shape(boxes_of[position], (None, 4)),
-            "labels": labels_of[position],
-        }
+        """Returns a function from a position to the objects of its picture."""
+        counts = [int(np.sum(~record.ignored)) for record in self.records]
+        names = {"boxes": "boxes", "labels": "labels"}
+        if self.records[0].grids is not None:
+            names["segmentation_masks"] = "grids"
+        if self.records[0].keypoints is not None:
+            names["keypoints"] = "keypoints"
+        rows_of = {}
+        for name, attribute in names.items():
+            rows = [getattr(record, attribute)[~record.ignored] for record in self.records]
+            rows_of[name] = tf.RaggedTensor.from_row_lengths(np.concatenate(rows), counts)
+
+        def truth(position):
+            objects = {name: rows[position] for name, rows in rows_of.items()}
+            objects["boxes"] = tf.ensure_shape(objects["boxes"], (None, 4))
+            if self.has_boxes is not None:
+                objects["has_boxes"] = tf.constant(self.has_boxes)[position]
+            if "segmentation_masks" in objects:
+                # Grids are kept as bits: of all objects of COCO they take 340 megabytes.
+                packed = objects["segmentation_masks"][..., None]
+                bits = tf.bitwise.right_shift(packed, np.arange(7, -1, -1, np.uint8)) & 1
+                shape = (-1, mask_lib.SIDE, mask_lib.SIDE)
+                objects["segmentation_masks"] = tf.reshape(bits, shape)
+            return objects
+
+        return truth
 
     def ground_truth(self):
         """Returns all boxes as a dictionary in COCO's format.
 
         "images": id, width and height in pixels, file_name; "annotations": id from 1, image_id,
         category_id (index into `class_names`, from 0), bbox [x, y, width, height] and area in
-        pixels, iscrowd = 1 for crowd and difficult objects; "categories": id, name.
+        pixels, iscrowd = 1 for crowd and difficult objects, "segmentation", run lengths, and
+        "keypoints" [x, y, visibility, …] in pixels with "num_keypoints", where they were read;
+        "categories": id, name, and the names of the "keypoints".
         """
         images, annotations = [], []
         for record in self.records:
@@ -216,30 +282,49 @@ class DetectionDataset(PictureDataset):
                 }
             )
             size = np.array([record.height, record.width] * 2, np.float64)
-            for box, label, ignored, area in zip(
-                record.boxes * size, record.labels, record.ignored, record.areas
+            for i, (box, label, ignored, area) in enumerate(
+                zip(record.boxes * size, record.labels, record.ignored, record.areas)
             ):
                 y_min, x_min, y_max, x_max = (float(value) for value in box)
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": record.image_id,
-                        "category_id": int(label),
-                        "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
-                        "area": float(area),
-                        "iscrowd": int(ignored),
-                    }
-                )
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": record.image_id,
+                    "category_id": int(label),
+                    "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
+                    "area": float(area),
+                    "iscrowd": int(ignored),
+                }
+                if record.masks is not None and record.masks[i] is not None:
+                    annotation["segmentation"] = record.masks[i]
+                if record.keypoints is not None:
+                    places = record.keypoints[i] * [record.height, record.width, 1]
+                    annotation["keypoints"] = places[:, [1, 0, 2]].ravel().tolist()
+                    annotation["num_keypoints"] = int(np.sum(places[:, 2] > 0))
+                annotations.append(annotation)
         categories = [{"id": i, "name": name} for i, name in enumerate(self.class_names)]
+        for category, names in zip(categories, self.keypoint_names or ()):
+            category["keypoints"] = list(names)
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def clean_picture(path, image_id, size, boxes, labels, ignored, problems, areas=None, source=None):
+def clean_picture(
+    path,
+    image_id,
+    size,
+    boxes,
+    labels,
+    ignored,
+    problems,
+    areas=None,
+    source=None,
+    masks=None,
+    keypoints=None,
+):
     """Returns the `Picture` of raw annotations, bad boxes repaired or dropped and reported.
 
     Corners in the wrong order are swapped, boxes that reach outside of the picture are clipped,
     boxes with a coordinate that is not finite and boxes without an area (also after clipping)
-    are dropped.
+    are dropped. An object whose mask can't be used, or is elsewhere than its box, is ignored.
 
     Args:
         path: path of the picture.
@@ -251,6 +336,8 @@ def clean_picture(path, image_id, size, boxes, labels, ignored, problems, areas=
         problems: `Problems` to report to.
         areas: n areas of the objects in square pixels; None, or not above 0: the box's area.
         source: path of the annotation file named in reports; None: the picture's.
+        masks: n masks in COCO's formats, see `kerasvision.data.masks.read_mask`; None: none.
+        keypoints: (n, P, 3), (y, x) in pixels and visibility; None: none.
     """
     source = path if source is None else source
     height, width = size
@@ -259,18 +346,18 @@ def clean_picture(path, image_id, size, boxes, labels, ignored, problems, areas=
     ignored = np.asarray(ignored, bool).reshape(-1)
     areas = np.full(len(boxes), np.nan) if areas is None else np.asarray(areas, np.float64)
 
-    def report(broken, rule):
+    def report_boxes(broken, rule):
         if np.any(broken):
             first = " ".join(f"{value:g}" for value in boxes[np.argmax(broken)])
             received = f"ymin xmin ymax xmax = {first} in {width} x {height} pixels"
             problems.add(source, rule, received, int(np.sum(broken)))
 
     finite = np.all(np.isfinite(boxes), axis=-1)
-    report(~finite, "coordinates must be finite numbers, box dropped")
+    report_boxes(~finite, "coordinates must be finite numbers, box dropped")
     boxes, labels, ignored, areas = (a[finite] for a in (boxes, labels, ignored, areas))
 
     inverted = np.any(boxes[:, :2] > boxes[:, 2:], axis=-1)
-    report(inverted, "the minimum must come before the maximum, corners swapped")
+    report_boxes(inverted, "the minimum must come before the maximum, corners swapped")
     boxes = np.concatenate(
         [np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=-1
     )
@@ -280,17 +367,55 @@ def clean_picture(path, image_id, size, boxes, labels, ignored, problems, areas=
     flat = np.any(boxes[:, 2:] <= boxes[:, :2], axis=-1)
     outside = ~flat & np.any(relative[:, 2:] <= relative[:, :2], axis=-1)
     kept = ~flat & ~outside
-    report(flat, "width and height must be above 0, box dropped")
-    report(outside, "a box must overlap its picture, box dropped")
+    report_boxes(flat, "width and height must be above 0, box dropped")
+    report_boxes(outside, "a box must overlap its picture, box dropped")
     beyond = np.max(np.abs(clipped - boxes), axis=-1, initial=0) > OUTSIDE_TOLERANCE
-    report(kept & beyond, "a box must lie in its picture, box clipped")
+    report_boxes(kept & beyond, "a box must lie in its picture, box clipped")
 
     sides = clipped[:, 2:] - clipped[:, :2]
     areas = np.where(areas > 0, areas, sides[:, 0] * sides[:, 1]).astype(np.float32)
-    return Picture(
+    picture = Picture(
         int(image_id), str(path), height, width,
         relative[kept], labels[kept], ignored[kept], areas[kept],
     )  # fmt: skip
+    rows = np.flatnonzero(finite)[kept]
+    if masks is not None:
+        _add_masks(picture, [masks[row] for row in rows], clipped[kept], source, problems)
+    if keypoints is not None:
+        picture.keypoints = _relative_keypoints(np.asarray(keypoints)[rows], size)
+    return picture
+
+
+def _add_masks(picture, masks, boxes, source, problems):
+    """Reads the masks (n) of a picture's boxes (n, 4) in pixels, and lays them on grids."""
+    report = functools.partial(problems.add, source)
+    picture.masks = []
+    grids = np.zeros((len(masks), mask_lib.SIDE**2), bool)
+    for i, (mask, box) in enumerate(zip(masks, boxes)):
+        mask = mask_lib.read_mask(mask, (picture.height, picture.width), report)
+        picture.masks.append(mask)
+        if mask is not None and not picture.ignored[i]:
+            iou = mask_lib.bounds_iou(mask, box)
+            if iou < mask_lib.MIN_BOUNDS_IOU:
+                rule = (
+                    f"the bounds of a mask must have an IoU of {mask_lib.MIN_BOUNDS_IOU} or more "
+                    "with its box, object ignored"
+                )
+                report(rule, f"{iou:.2f}")
+                mask = None
+            else:
+                grids[i] = mask_lib.grid_over_box(mask, box).ravel()
+        picture.ignored[i] |= mask is None
+    picture.grids = np.packbits(grids, axis=-1)
+
+
+def _relative_keypoints(keypoints, size):
+    """Keypoints (n, P, 3) in pixels as relative ones; those out of the picture as not labelled."""
+    keypoints = keypoints / [*size, 1]
+    places = keypoints[..., :2]
+    inside = np.all((places >= 0) & (places <= 1), axis=-1, keepdims=True)
+    labelled = inside & (keypoints[..., 2:] > 0)
+    return np.where(labelled, keypoints, 0.0).astype(np.float32)
 
 
 def readable_sizes(paths, problems):

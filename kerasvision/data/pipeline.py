@@ -54,7 +54,8 @@ def batches(
         batch_size: pictures in a batch of this shard.
         augmentation: optional callable of one picture: `augmentation({"images": (h, w, 3) uint8,
             "bounding_boxes": {"boxes" (N, 4), "labels" (N,)}}, seed=(2,) int64)` returns the same
-            dictionary, the picture in `image_shape`.
+            dictionary, the picture in `image_shape`; masks and keypoints are in it if the data
+            set has them.
         shuffle: whether every epoch has an order of its own.
         seed: int, of the order and the augmentation.
         first_epoch, epochs: range of epochs, as `initial_epoch` and `epochs` of `fit`.
@@ -68,7 +69,9 @@ def batches(
     Returns:
         A `tf.data.Dataset` of dictionaries: "images" (B, height, width, 3) in 0..255, uint8 or as
         the augmentation returns them; "bounding_boxes": "boxes" (B, N, 4) float32 rel_yxyx and
-        "labels" (B, N) int32 from 0, padded with boxes 0 and labels -1; "image_ids" (B,) int64.
+        "labels" (B, N) int32 from 0, padded with boxes 0 and labels -1; "image_ids" (B,) int64;
+        and, if the data set has them, "segmentation_masks" (B, N, 56, 56) uint8 and "keypoints"
+        (B, N, P, 3) float32, padded with 0, and "has_boxes" (B,) bool.
 
     Raises:
         ValueError: too few pictures for a batch, several epochs without `drop_remainder`, or
@@ -85,16 +88,22 @@ def batches(
     def prepare(example, picture_seed):
         # Twice the size asked for leaves the augmentation room to crop.
         image = pictures.decode(example["encoded"], at_least=(2 * height, 2 * width))
-        padding = max_boxes - tf.shape(example["labels"])[0]
-        boxes = tf.pad(example["boxes"], [[0, padding], [0, 0]])
-        labels = tf.pad(example["labels"], [[0, padding]], constant_values=-1)
+
+        def padded(name, value=0):
+            values = example[name]
+            padding = [[0, max_boxes - tf.shape(values)[0]]] + [[0, 0]] * (values.ndim - 1)
+            values = tf.pad(values, padding, constant_values=value)
+            return tf.ensure_shape(values, (max_boxes, *values.shape[1:]))
+
         inputs = {
             "images": image,
-            "bounding_boxes": {
-                "boxes": tf.ensure_shape(boxes, (max_boxes, 4)),
-                "labels": tf.ensure_shape(labels, (max_boxes,)),
-            },
+            "bounding_boxes": {"boxes": padded("boxes"), "labels": padded("labels", -1)},
         }
+        for name in ("segmentation_masks", "keypoints"):
+            if name in example:
+                inputs[name] = padded(name)
+        if "has_boxes" in example:
+            inputs["has_boxes"] = example["has_boxes"]
         if augmentation is None:
             resized = tf.image.resize(image, (height, width), antialias=True)
             inputs["images"] = tf.cast(tf.round(resized), tf.uint8)

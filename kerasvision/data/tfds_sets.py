@@ -5,6 +5,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kerasvision.data import dataset as dataset_lib
+from kerasvision.data import masks as mask_lib
 from kerasvision.data import pictures
 from kerasvision.data.classification import ClassificationDataset
 
@@ -113,7 +114,7 @@ def open_builder(name, builder_name, data_dir=None, download=False):
     return builder
 
 
-def from_builder(name, builder, split):
+def from_builder(name, builder, split, masks=False, keypoint_names=None):
     """Reads the detection set of a prepared builder.
 
     The set needs an `Image` feature and a sequence with a `BBoxFeature` and a `ClassLabel`.
@@ -123,6 +124,9 @@ def from_builder(name, builder, split):
         name: name of the data set in reports.
         builder: prepared `tfds.core.DatasetBuilder`.
         split: name or slice of a split; `val` also stands for `validation`.
+        masks: whether to read "instances", a picture of 0: background, i + 1: object i.
+        keypoint_names: for each class the names of its keypoints, to be read from "keypoints"
+            (n, P, 3) of the objects, (y, x) relative to the picture and visibility.
 
     Returns:
         A `DetectionDataset`; image ids are those of `image/id` where there are, else numbers.
@@ -135,11 +139,15 @@ def from_builder(name, builder, split):
     features = builder.info.features
     static_size = features[image_key].shape[:2]
     has_ids = "image/id" in features and np.issubdtype(features["image/id"].np_dtype, np.integer)
-    dataset = _encoded_dataset(builder, split, image_key, (objects_key, *_OPTIONAL_KEYS))
+    keys = (objects_key, *_OPTIONAL_KEYS, *(["instances"] if masks else []))
+    dataset = _encoded_dataset(builder, split, image_key, keys)
 
     def annotations(example):
         found = example[objects_key]
         no_flag = tf.zeros_like(found[label_key], tf.bool)
+        others = {"instances": example["instances"]} if masks else {}
+        if keypoint_names is not None:
+            others["keypoints"] = found["keypoints"]
         size = static_size if None not in static_size else pictures.size(example[image_key])
         return {
             "size": size,
@@ -150,6 +158,7 @@ def from_builder(name, builder, split):
             "is_crowd": found.get("is_crowd", no_flag),
             "is_difficult": found.get("is_difficult", no_flag),
             "areas": found.get("area", tf.zeros_like(found[label_key])),
+            **others,
         }
 
     problems = dataset_lib.Problems()
@@ -168,6 +177,12 @@ def from_builder(name, builder, split):
         known = row["labels"] >= 0
         if not np.all(known):
             problems.add(label, "a box must have a class, box dropped", -1, int(np.sum(~known)))
+        found_masks = keypoints = None
+        if masks:
+            encoded = mask_lib.encode_instances(row["instances"][..., 0], len(known))
+            found_masks = [mask for mask, keep in zip(encoded, known) if keep]
+        if keypoint_names is not None:
+            keypoints = row["keypoints"][known] * [height, width, 1]
         records.append(
             dataset_lib.clean_picture(
                 label,
@@ -178,12 +193,14 @@ def from_builder(name, builder, split):
                 (row["is_crowd"].astype(bool) | row["is_difficult"].astype(bool))[known],
                 problems,
                 areas=row["areas"][known],
+                masks=found_masks,
+                keypoints=keypoints,
             )
         )
     stream = dataset.map(lambda example: example[image_key])
     class_names = features[objects_key].feature[label_key].names
     return dataset_lib.DetectionDataset(
-        name, split, class_names, records, problems.lines(), stream=stream
+        name, split, class_names, records, problems.lines(), stream, keypoint_names
     )
 
 

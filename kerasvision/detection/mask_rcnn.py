@@ -76,6 +76,8 @@ def mask_rcnn_mobilenet_v2(
     class_names=None,
     freeze_batch_norm=False,
     roi_pooling="align",
+    strides=(4, 8, 16, 32),
+    anchor_scale=8.0,
 ):
     """Mask R-CNN on MobileNetV2 with a thin feature pyramid, for small machines.
 
@@ -84,17 +86,52 @@ def mask_rcnn_mobilenet_v2(
     Args:
         backbone_weights: as the `weights` of `kerasvision.backbones.mobilenet_v2`.
         roi_pooling: as in `MaskRCNN`.
+        strides, anchor_scale: as in `mask_rcnn`. One coarse map, without finer ones, shows best
+            what RoIAlign gains (section 4.2, table 2 c and d).
     """
     backbone = mobilenet_v2(image_shape, include_top=False, weights=backbone_weights)
     return mask_rcnn(
         backbone,
         num_classes,
         class_names,
+        strides=strides,
+        anchor_scale=anchor_scale,
         filters=128,
         head_units=512,
         head_filters=128,
         roi_pooling=roi_pooling,
-        num_samples=128,
+        num_samples=64,
+        num_proposals=(500, 200),
+        freeze_batch_norm=freeze_batch_norm,
+    )
+
+
+def keypoint_rcnn_mobilenet_v2(
+    num_classes,
+    num_keypoints,
+    image_shape=(320, 320, 3),
+    backbone_weights=None,
+    class_names=None,
+    freeze_batch_norm=False,
+):
+    """Mask R-CNN with keypoints instead of masks on MobileNetV2, for small machines.
+
+    Arguments and return value as in `keypoint_rcnn_resnet50`, and
+
+    Args:
+        backbone_weights: as the `weights` of `kerasvision.backbones.mobilenet_v2`.
+    """
+    backbone = mobilenet_v2(image_shape, include_top=False, weights=backbone_weights)
+    return mask_rcnn(
+        backbone,
+        num_classes,
+        class_names,
+        masks=False,
+        num_keypoints=num_keypoints,
+        filters=128,
+        head_units=512,
+        head_filters=64,
+        num_samples=64,
         num_proposals=(500, 200),
         freeze_batch_norm=freeze_batch_norm,
     )
@@ -237,7 +274,8 @@ class MaskRCNN(FasterRCNN):
         width, and COCO's visibility: 0 not labelled, 1 hidden, 2 visible.
 
     Detections have "masks" (B, K, 28, 28), probabilities on a grid over the box, see
-    `paste_masks`; and "keypoints" (B, K, P, 3), (y, x, probability). Both are 0 for padding.
+    `kerasvision.ops.masks.paste_masks`; and "keypoints" (B, K, P, 3), (y, x, probability). Both
+    are 0 for padding.
 
     Args:
         mask_network: functional `keras.Model` from a region's features to logits, as from
@@ -456,35 +494,3 @@ def _by_keypoint(logits):
     count, height, width, keypoints = logits.shape[1:]
     logits = ops.reshape(logits, (-1, count, height * width, keypoints))
     return ops.transpose(logits, (0, 1, 3, 2))
-
-
-def paste_masks(masks, boxes, image_size, threshold=0.5):
-    """Masks over boxes as masks of the whole picture.
-
-    A pixel belongs to an object if its centre is in the box, and the mask, interpolated between
-    the centres of its cells, is at least the threshold there. Half a cell at the border keeps the
-    value of the outermost centres.
-
-    Args:
-        masks: NumPy (K, h, w) probabilities.
-        boxes: NumPy (K, 4).
-        image_size: (height, width) of the picture in pixels, of any size.
-        threshold: 0 to 1.
-
-    Returns:
-        NumPy (K, height, width) bool.
-    """
-    pasted = np.zeros((len(masks), *image_size), bool)
-    for k, (mask, box) in enumerate(zip(masks, np.asarray(boxes, "float64"))):
-        spans, weights = [], []
-        for start, end, pixels, cells in zip(box[:2], box[2:], image_size, mask.shape):
-            centres = (np.arange(pixels) + 0.5) / pixels
-            inside = np.flatnonzero((centres > start) & (centres < end))
-            spans.append(slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0))
-            place = (centres[inside] - start) / max(end - start, 1e-12) * cells - 0.5
-            # Interpolation is a product with the hat functions of the cells.
-            distance = np.abs(np.clip(place, 0, cells - 1)[:, None] - np.arange(cells))
-            weights.append(np.maximum(1 - distance, 0))
-        values = weights[0] @ np.asarray(mask, "float64") @ weights[1].T
-        pasted[k, spans[0], spans[1]] = values >= threshold
-    return pasted

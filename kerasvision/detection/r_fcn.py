@@ -8,6 +8,7 @@ for its upper middle part, …. Each part of a region votes by what its own maps
 import keras
 from keras import layers, ops
 
+from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
 from kerasvision.backbones.resnet import resnet50, resnet101
 from kerasvision.backbones.weights import freeze_batch_norms
 from kerasvision.detection.faster_rcnn import FasterRCNN
@@ -78,6 +79,35 @@ def r_fcn_resnet101(
         bins,
         num_hard_examples,
         freeze_batch_norm,
+    )
+
+
+def r_fcn_mobilenet_v2(
+    num_classes,
+    image_shape=(320, 320, 3),
+    backbone_weights=None,
+    class_names=None,
+    bins=3,
+    num_hard_examples=None,
+    freeze_batch_norm=False,
+):
+    """R-FCN on MobileNetV2, for small machines: smaller anchors, fewer filters.
+
+    All else as in `r_fcn_resnet50`, and
+
+    Args:
+        backbone_weights: as the `weights` of `kerasvision.backbones.mobilenet_v2`.
+    """
+    return r_fcn(
+        mobilenet_v2(image_shape, include_top=False, weights=backbone_weights),
+        num_classes,
+        class_names,
+        bins=bins,
+        filters=256,
+        proposal_filters=256,
+        anchor_scales=(32, 64, 128),
+        num_hard_examples=num_hard_examples,
+        freeze_batch_norm=freeze_batch_norm,
     )
 
 
