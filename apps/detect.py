@@ -5,7 +5,8 @@
 
 --model is a run folder, a .keras file, a SavedModel folder or a .tflite file. The folder
 --workdir gets each picture (or the video) with the objects drawn in, and detections.json in
-COCO's format: images, categories, and annotations with a score and the box in pixels.
+COCO's format: images, categories, and annotations with a score, the box in pixels, and, if the
+detector finds them, the mask as run lengths and the keypoints as x, y, probability.
 """
 
 import itertools
@@ -34,25 +35,6 @@ def read_frames(video, stem):
         yield f"{stem}_{number:06d}", frame[:, :, ::-1]
 
 
-def coco_annotations(detections, image_id, height, width, first_id):
-    """The detections of one picture as rows of COCO's format."""
-    rows = []
-    for box, label, score in zip(detections["boxes"], detections["labels"], detections["scores"]):
-        ymin, xmin, ymax, xmax = (float(side) for side in box * [height, width, height, width])
-        rows.append(
-            {
-                "id": first_id + len(rows),
-                "image_id": image_id,
-                "category_id": int(label),
-                "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
-                "area": (xmax - xmin) * (ymax - ymin),
-                "iscrowd": 0,
-                "score": float(score),
-            }
-        )
-    return rows
-
-
 def run(config):
     """Detects, draws and writes; `config` has the flags as attributes."""
     for name in ("model", "input"):
@@ -70,6 +52,7 @@ def run(config):
     from kerasvision import drawing
     from kerasvision.data import pictures
     from kerasvision.detection import load_detector
+    from kerasvision.metrics.coco import area_of, coco_results
 
     detector = load_detector(config.model)
     input_height, input_width, _ = detector.image_shape
@@ -109,11 +92,17 @@ def run(config):
             image = {"id": len(result["images"]), "file_name": name}
             result["images"].append({**image, "height": height, "width": width})
             kept = found["scores"][i] >= config.min_score
-            detections = {key: found[key][i][kept] for key in ("boxes", "labels", "scores")}
-            result["annotations"] += coco_annotations(
-                detections, image["id"], height, width, len(result["annotations"])
-            )
+            detections = {key: found[key][i][kept] for key in found if key != "count"}
             drawn = drawing.draw_boxes(picture, class_names=detector.class_names, **detections)
+            rows = coco_results(
+                {key: values[None] for key, values in detections.items()},
+                [image["id"]],
+                {**result, "images": result["images"][-1:]},
+            )
+            for row in rows:
+                area = area_of(row, "segm" if "segmentation" in row else "bbox")
+                row.update(id=len(result["annotations"]), area=area, iscrowd=0)
+                result["annotations"].append(row)
             drawn = np.ascontiguousarray(drawn[:, :, ::-1])
             if drawn_video is not None:
                 drawn_video.write(drawn)

@@ -5,7 +5,8 @@
 
 --model is a run folder, a .keras file, a SavedModel folder or a .tflite file. The folder
 --workdir gets metrics.json, with the COCO metrics and the seconds spent, and samples.png,
-pictures of the split with ground truth beside prediction.
+pictures of the split with ground truth beside prediction. Masks and keypoints of a detector that
+finds them are measured too, on scenes and coco:ANNOTATIONS.json.
 """
 
 import sys
@@ -31,13 +32,20 @@ def run(config):
         raise run_folder.RunError("--model: name a run folder or a model file; received: nothing")
     workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
     app.import_tensorflow()
+    import numpy as np
+
     from kerasvision import data
     from kerasvision.detection import evaluation, load_detector
     from kerasvision.metrics.coco import format_table
 
     detector = load_detector(config.model)
+    parts = {}
+    if config.dataset == "scenes" or config.dataset.startswith("coco:"):
+        # What a detector finds, whatever form it has, is seen on any picture.
+        found = detector.predict_on_batch(np.zeros((1, *detector.image_shape), "uint8"))
+        parts = {name: name in found for name in ("masks", "keypoints")}
     dataset = data.load(
-        config.dataset, config.split, data_dir=config.data_dir, download=config.download
+        config.dataset, config.split, data_dir=config.data_dir, download=config.download, **parts
     )
     for problem in dataset.problems:
         print(problem)

@@ -1,4 +1,4 @@
-"""Boxes on pictures, sheets of pictures, curves, and confusion matrices."""
+"""Boxes, masks and keypoints on pictures, sheets of pictures, curves, confusion matrices."""
 
 import pathlib
 
@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+
+from kerasvision.ops.masks import paste_mask
 
 # Colours that the colour-blind can tell apart: Okabe and Ito's seven, and three of Paul Tol's.
 PALETTE = (
@@ -25,6 +27,9 @@ PALETTE = (
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 RIGHT, WRONG = (0, 128, 94), (190, 70, 0)  # bluish green and vermillion, dark enough for text
 MIN_FONT_SIZE = 9  # in pixels; smaller text can't be read
+MASK_OPACITY = 0.5
+# Of the best cell of thousands: one that is sure of a keypoint spreads it over some neighbours.
+MIN_KEYPOINT_PROBABILITY = 0.05
 
 
 def color_of(label):
@@ -51,12 +56,14 @@ def render_text(text, size, color, background):
     return np.asarray(picture)
 
 
-def draw_boxes(image, boxes, labels, class_names, scores=None):
-    """Draws boxes with class names, and scores if given.
+def draw_boxes(image, boxes, labels, class_names, scores=None, masks=None, keypoints=None):
+    """Draws boxes with class names, and scores, masks and keypoints if given.
 
     Width of lines and size of text go with the size of the picture. A tag stands above its box,
     or below or in it where the picture ends or another tag is; better-scored boxes come first.
-    A picture too small for text that can be read gets the boxes alone.
+    A picture too small for text that can be read gets no tags. Masks have a contour, and are
+    filled half transparently in the class's colour, from left to right in turn as it is, lighter
+    and darker. Keypoints are dots, hidden ones rings, number p of all objects in one colour.
 
     Args:
         image: (H, W, 3) RGB, uint8 or float, 0 to 255; it stays as it is.
@@ -65,6 +72,11 @@ def draw_boxes(image, boxes, labels, class_names, scores=None):
         labels: (N,) indices into `class_names`; -1 is padding, not drawn.
         class_names: list of names.
         scores: optional (N,).
+        masks: optional (N, h, w), 0 to 1 on a grid over the box; see
+            `kerasvision.ops.masks.paste_mask`.
+        keypoints: optional (N, P, 3): y and x divided by the image's height and width; and how
+            visible: 0 is not drawn, 1 hidden, 2 visible; or, if there are scores, the
+            probability, of which less than `MIN_KEYPOINT_PROBABILITY` is not drawn.
 
     Returns:
         (H, W, 3) uint8.
@@ -84,35 +96,100 @@ def draw_boxes(image, boxes, labels, class_names, scores=None):
     if image.dtype == np.uint8:
         drawn = image.copy()
     else:
-        drawn = np.clip(np.rint(image), 0, 255).astype("uint8")
+        drawn = np.clip(np.rint(image), 0, 255).astype("uint8", order="C")
     height, width = drawn.shape[:2]
-    boxes = np.clip(np.asarray(boxes, "float64").reshape(-1, 4), 0.0, 1.0)
-    visible = (labels >= 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    boxes = np.asarray(boxes, "float64").reshape(-1, 4)
+    inside = np.clip(boxes, 0.0, 1.0)
+    visible = (labels >= 0) & (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
+    visible &= np.isfinite(boxes).all(axis=1)
     order = np.arange(len(labels)) if scores is None else np.argsort(-np.asarray(scores))
     order = order[visible[order]]  # the best first
     # The box in pixels: its first row and column, and those just behind it; at least one pixel.
-    scaled = boxes[order] * [height, width, height, width]
+    scaled = inside[order] * [height, width, height, width]
     starts = np.minimum(np.rint(scaled[:, :2]), [height - 1, width - 1]).astype(int)
     ends = np.maximum(np.rint(scaled[:, 2:]).astype(int), starts + 1)
-    side = (height * width) ** 0.5
-    thickness = max(1, round(side / 180))
-    font_size = max(MIN_FONT_SIZE + 2, round(side / 32))
+    corners = np.concatenate([starts, ends], axis=1)
 
-    # The best box is drawn last, on top of the others.
-    for i, (top, left), (bottom, right) in zip(order[::-1], starts[::-1], ends[::-1]):
-        color = color_of(labels[i])
-        # A thin contour around the line shows the box on a ground of its own colour.
-        if thickness > 2:
-            view = drawn[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1]
-            view[:1] = view[-1:] = view[:, :1] = view[:, -1:] = contrast_of(color)
-        view = drawn[top:bottom, left:right]
-        view[:thickness] = view[-thickness:] = color
-        view[:, :thickness] = view[:, -thickness:] = color
+    # The best is drawn last, on top of the others.
+    if masks is not None:
+        _draw_masks(drawn, np.asarray(masks)[order[::-1]], boxes[order[::-1]], labels[order[::-1]])
+    for i, box in zip(order[::-1], corners[::-1]):
+        _draw_box(drawn, box, color_of(labels[i]))
+    if keypoints is not None:
+        points = np.array(keypoints, "float64")[order[::-1]]
+        if scores is not None:
+            points[..., 2] = np.where(points[..., 2] >= MIN_KEYPOINT_PROBABILITY, 2, 0)
+        _draw_keypoints(drawn, points)
+    texts = [
+        class_names[labels[i]] + ("" if scores is None else f" {scores[i]:.2f}") for i in order
+    ]
+    _draw_tags(drawn, corners, texts, [color_of(labels[i]) for i in order])
+    return drawn
 
+
+def _part_of_side(picture, divisor):
+    """A part of a picture's side in pixels, at least one."""
+    return max(1, round((picture.shape[0] * picture.shape[1]) ** 0.5 / divisor))
+
+
+def _draw_masks(drawn, masks, boxes, labels):
+    """Fills masks half transparently, the last on top."""
+    thickness = _part_of_side(drawn, 250)
+    for mask, box, label in zip(masks, boxes, labels):
+        color = color_of(label)
+        # Neighbours of the same class differ in their shade, from left to right.
+        number = np.sum((labels == label) & (boxes[:, 1] < box[1]))
+        shade = (color, np.add(color, WHITE) / 2, np.multiply(color, 0.6))[number % 3]
+        (rows, columns), covered = paste_mask(mask, box, drawn.shape[:2])
+        if not covered.any():
+            continue
+        view = drawn[rows, columns]
+        mixed = (1 - MASK_OPACITY) * view[covered] + MASK_OPACITY * np.asarray(shade)
+        view[covered] = np.rint(mixed).astype("uint8")
+        outlines, _ = cv2.findContours(
+            covered.astype("uint8"),
+            cv2.RETR_CCOMP,  # also around holes
+            cv2.CHAIN_APPROX_NONE,
+            offset=(columns.start, rows.start),
+        )
+        cv2.drawContours(drawn, outlines, -1, color, thickness)
+
+
+def _draw_box(drawn, box, color):
+    """Draws the lines of a box (top, left, bottom, right) in pixels, inside of it."""
+    top, left, bottom, right = box
+    thickness = _part_of_side(drawn, 180)
+    # A thin contour around the line shows the box on a ground of its own colour.
+    if thickness > 2:
+        view = drawn[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1]
+        view[:1] = view[-1:] = view[:, :1] = view[:, -1:] = contrast_of(color)
+    view = drawn[top:bottom, left:right]
+    view[:thickness] = view[-thickness:] = color
+    view[:, :thickness] = view[:, -thickness:] = color
+
+
+def _draw_keypoints(drawn, keypoints):
+    """Draws keypoints (N, P, 3), (y, x, visibility): dots, and rings if hidden."""
+    height, width = drawn.shape[:2]
+    radius = max(3, _part_of_side(drawn, 110))  # the smallest in which a hole is seen
+    for points in keypoints:
+        for number, (y, x, visibility) in enumerate(points):
+            if visibility == 0 or not (0 <= y <= 1 and 0 <= x <= 1):
+                continue
+            color = PALETTE[number % len(PALETTE)]
+            place = (min(int(x * width), width - 1), min(int(y * height), height - 1))
+            cv2.circle(drawn, place, radius + 1, contrast_of(color), -1, cv2.LINE_AA)
+            cv2.circle(drawn, place, radius, color, -1, cv2.LINE_AA)
+            if visibility == 1:
+                cv2.circle(drawn, place, radius // 2, contrast_of(color), -1, cv2.LINE_AA)
+
+
+def _draw_tags(drawn, corners, texts, colors):
+    """Draws the texts at their boxes (top, left, bottom, right), the first ones on top."""
+    height, width = drawn.shape[:2]
+    font_size = max(MIN_FONT_SIZE + 2, _part_of_side(drawn, 32))
     tags = []
-    for i, (top, left), (bottom, right) in zip(order, starts, ends):
-        color = color_of(labels[i])
-        text = class_names[labels[i]] + ("" if scores is None else f" {scores[i]:.2f}")
+    for (top, left, bottom, _), text, color in zip(corners, texts, colors):
         for size in range(font_size, MIN_FONT_SIZE - 1, -1):
             tag = render_text(text, size, contrast_of(color), color)
             tag_height, tag_width = tag.shape[:2]
@@ -143,7 +220,6 @@ def draw_boxes(image, boxes, labels, class_names, scores=None):
         tags.append((y, x, tag))
     for y, x, tag in reversed(tags):
         drawn[y : y + tag.shape[0], x : x + tag.shape[1]] = tag
-    return drawn
 
 
 def contact_sheet(rows, path, titles, groups=2, cell=400, margin=8):

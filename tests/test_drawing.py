@@ -185,6 +185,140 @@ def test_label_without_name():
         drawing.draw_boxes(_grey(9, 9), [[0, 0, 1, 1]], [3], NAMES)
 
 
+# Masks and keypoints
+
+
+def _mixed(color):
+    """The colour of a mask over grey."""
+    opacity = drawing.MASK_OPACITY
+    return np.rint((1 - opacity) * np.array(GREY) + opacity * np.array(color)).astype("uint8")
+
+
+def test_mask_pixels():
+    # 40 rows, 60 columns: lines one pixel wide, no room for text. The right half of a box of
+    # rows 10 to 29 and columns 15 to 44 is covered.
+    image = _grey(40, 60)
+    mask = np.zeros((1, 28, 28))
+    mask[:, :, 14:] = 1
+    before = mask.copy()
+    box = [0.25, 0.25, 0.75, 0.75]
+    drawn = drawing.draw_boxes(image, [box], [1], NAMES, masks=mask)
+    color = drawing.color_of(1)
+    expected = image.copy()
+    expected[10:30, 30:45] = color  # the contour
+    expected[11:29, 31:44] = _mixed(color)
+    expected[10:30, [15, 44]] = expected[[10, 29], 15:45] = color  # the box
+    np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(mask, before)
+    assert (image == GREY).all()
+
+
+def test_hole_in_a_mask_has_a_contour():
+    mask = np.ones((1, 8, 8))
+    mask[:, 2:6, 2:6] = 0
+    drawn = drawing.draw_boxes(_grey(80, 80), [[0, 0, 1, 1]], [1], ["", ""], masks=mask)
+    assert tuple(drawn[40, 40]) == GREY
+    np.testing.assert_array_equal(drawn[40, 12], _mixed(drawing.color_of(1)))
+    line = (drawn[40, :30] == drawing.color_of(1)).all(axis=-1)
+    assert 17 <= np.flatnonzero(line)[-1] <= 20
+
+
+def test_neighbours_of_a_class_differ_in_shade():
+    boxes = [[0.1, 0.4, 0.4, 0.6], [0.1, 0.1, 0.4, 0.3], [0.1, 0.7, 0.4, 0.9], [0.6, 0.5, 0.9, 0.9]]
+    labels = [1, 1, 1, 2]
+    color = np.array(drawing.color_of(1))
+    expected = [color, color * 0.6, (color + 255) / 2, drawing.color_of(2)]
+    shades = []
+    for scores in (None, [0.9, 0.8, 0.7, 0.6], [0.6, 0.7, 0.8, 0.9]):
+        drawn = drawing.draw_boxes(
+            _grey(100, 100), boxes, labels, ["", "", ""], scores, masks=np.ones((4, 4, 4))
+        )
+        shades.append([drawn[33, 50], drawn[33, 20], drawn[33, 80], drawn[80, 70]])
+    # From left to right, whatever the scores.
+    expected = [_mixed(shade) for shade in (expected[2], expected[0], expected[1], expected[3])]
+    for found in shades:
+        np.testing.assert_allclose(np.array(found, int), expected, atol=1)
+
+
+def test_better_mask_is_on_top():
+    boxes = [[0.0, 0.0, 1.0, 0.6], [0.0, 0.4, 1.0, 1.0]]
+    for scores, top in [([0.9, 0.5], 0), ([0.5, 0.9], 1)]:
+        drawn = drawing.draw_boxes(
+            _grey(40, 60), boxes, [0, 1], ["", ""], scores, masks=np.ones((2, 4, 4))
+        )
+        below = _mixed(drawing.color_of(1 - top)).astype(float)
+        expected = np.rint((below + drawing.color_of(top)) / 2)
+        np.testing.assert_allclose(drawn[20, 30], expected, atol=1)
+
+
+def test_mask_of_a_box_beyond_the_picture():
+    # The grid is that of the whole box, of which the picture has the lower right quarter.
+    mask = np.zeros((1, 4, 4))
+    mask[:, 2:, 2:] = 1
+    drawn = drawing.draw_boxes(_grey(40, 40), [[-1, -1, 1, 1]], [0], [""], masks=mask)
+    np.testing.assert_array_equal(drawn[20, 20], _mixed(drawing.color_of(0)))
+    drawn = drawing.draw_boxes(_grey(40, 40), [[-1, -1, 1, 1]], [0], [""], masks=1 - mask)
+    assert tuple(drawn[20, 20]) == GREY
+
+
+def test_masks_and_keypoints_of_nothing():
+    image = _grey(20, 20)
+    drawn = drawing.draw_boxes(
+        image, [], [], NAMES, [], masks=np.zeros((0, 28, 28)), keypoints=np.zeros((0, 5, 3))
+    )
+    np.testing.assert_array_equal(drawn, image)
+    # Padding, a box between the centres of pixels, and an empty mask.
+    boxes = [[0, 0, 0, 0], [0.51, 0.51, 0.52, 0.52], [0.2, 0.2, 0.8, 0.8]]
+    plain = drawing.draw_boxes(image, boxes, [-1, 0, 1], NAMES)
+    masks = np.stack([np.ones((4, 4)), np.ones((4, 4)), np.zeros((4, 4))])
+    keypoints = np.full((3, 2, 3), 0.5)
+    keypoints[1:] = 0
+    drawn = drawing.draw_boxes(image, boxes, [-1, 0, 1], NAMES, masks=masks, keypoints=keypoints)
+    np.testing.assert_array_equal(drawn, plain)
+
+
+def test_keypoints_are_dots_and_rings():
+    # Three pixels around the middle, and a contour of one.
+    keypoints = np.array(
+        [[[0.25, 0.5, 2], [0.5, 0.25, 1], [0.75, 0.5, 0], [0.5, 1.5, 2], [np.nan, 0.5, 2]]]
+    )
+    before = keypoints.copy()
+    plain = drawing.draw_boxes(_grey(220, 220), [[0, 0, 1, 1]], [0], [""])
+    drawn = drawing.draw_boxes(_grey(220, 220), [[0, 0, 1, 1]], [0], [""], keypoints=keypoints)
+    np.testing.assert_array_equal(keypoints, before)
+    assert tuple(drawn[55, 110]) == drawing.PALETTE[0]
+    assert tuple(drawn[110, 55]) == drawing.contrast_of(drawing.PALETTE[1])  # hidden
+    assert drawing.PALETTE[1] in {tuple(pixel) for pixel in drawn[110, 50:60].tolist()}
+    rows, columns = np.nonzero((drawn != plain).any(axis=-1))
+    distances = [np.hypot(rows - row, columns - column) for row, column in [(55, 110), (110, 55)]]
+    assert np.minimum(*distances).max() < 6  # and nothing else
+    assert all(np.sum(distance < 5) > 20 for distance in distances)
+
+
+def test_predicted_keypoints_are_drawn_if_probable():
+    keypoints = [[[0.25, 0.5, 0.9], [0.5, 0.25, drawing.MIN_KEYPOINT_PROBABILITY - 0.01]]]
+    drawn = drawing.draw_boxes(
+        _grey(220, 220), [[0, 0, 1, 1]], [0], [""], [0.9], keypoints=keypoints
+    )
+    assert tuple(drawn[55, 110]) == drawing.PALETTE[0]
+    assert tuple(drawn[110, 55]) == GREY
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (44, 44), (2000, 3000)])
+def test_masks_and_keypoints_on_any_size_of_picture(shape):
+    rng = np.random.default_rng(0)
+    drawn = drawing.draw_boxes(
+        _grey(*shape).astype("float32").transpose(1, 0, 2),
+        rng.uniform(-0.2, 1.2, (30, 4)),
+        rng.integers(0, 3, 30),
+        NAMES,
+        rng.random(30),
+        masks=rng.random((30, 28, 28)),
+        keypoints=rng.uniform(-0.2, 1.2, (30, 5, 3)),
+    )
+    assert drawn.shape == (*shape[::-1], 3) and (drawn != GREY).any()
+
+
 # Colours
 
 

@@ -1,5 +1,7 @@
 """Detection and classification data: readers, augmentation and batches."""
 
+import re
+
 from kerasvision.data.augmentation import SSDAugmentation
 from kerasvision.data.classification import ClassificationDataset, load_folder
 from kerasvision.data.classification_augmentation import ClassificationAugmentation
@@ -21,7 +23,7 @@ def load(name, split="train", *, data_dir=None, download=False, masks=False, key
     Args:
         name: `scenes` (drawn on first use), `tfds:NAME`, `voc:PATH`, `coco:ANNOTATIONS.json` or
             `yolo:PATH`.
-        split: name of the split, such as `train`, `val` or `test`.
+        split: name of the split, such as `train`, `val` or `test`, or a part: `train[:8]`.
         data_dir: folder of TensorFlow Datasets' files; None: its own default.
         download: whether `tfds:` sets that are not there may be downloaded.
         masks, keypoints: whether those of the objects are wanted; `scenes` and `coco:` have them.
@@ -33,6 +35,11 @@ def load(name, split="train", *, data_dir=None, download=False, masks=False, key
         ValueError: the name is of another form, or the set cannot be read.
     """
     kind, _, rest = name.partition(":")
+    part = re.fullmatch(r"(.*)\[(\d*):(\d*)\]", split)
+    if part and kind in ("coco", "voc", "yolo"):  # TensorFlow Datasets has parts of its own
+        start, stop = (int(place) if place else None for place in part.groups()[1:])
+        whole = load(name, part[1], masks=masks, keypoints=keypoints)
+        return whole.part(slice(start, stop), split)
     if name == "scenes":
         return _load_scenes(name, split, data_dir, masks, keypoints)
     if kind == "coco" and rest:

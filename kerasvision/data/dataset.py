@@ -200,6 +200,25 @@ class DetectionDataset(PictureDataset):
         if not any(counts):
             self.problems.append(f"{name}: split {split!r} should have boxes; received: none")
 
+    def part(self, places, split):
+        """Returns some of the pictures as a split of their own; they must be files.
+
+        Args:
+            places: slice of the pictures.
+            split: name of the part.
+
+        Raises:
+            ValueError: there is no picture in it.
+        """
+        return DetectionDataset(
+            self.name,
+            split,
+            self.class_names,
+            self.records[places],
+            self.problems,
+            keypoint_names=self.keypoint_names,
+        )
+
     def without_boxes(self, class_names):
         """Returns the data set as if of some classes one only knew which pictures show them.
 

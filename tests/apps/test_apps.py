@@ -201,6 +201,8 @@ def test_export_model_exports(trained, tmp_path):
         ("train_detector", ["--dataset=voc:/nowhere"], "error: "),
         ("train_detector", ["--dataset=nonsense"], "received: nonsense"),
         ("train_detector", ["--workdir=/proc/none"], "--workdir=/proc/none: can't be written"),
+        ("train_detector", ["--priors=3x4"], "--priors: is for --model=yolo_v2_darknet19"),
+        ("train_detector", ["--model=mask_rcnn_mobilenet_v2", "--dataset=voc:a"], "masks and key"),
         ("train_detector", ["stray"], "flags start with --; received: stray"),
         ("evaluate_detector", [], "--model: name a run folder"),
         ("evaluate_detector", ["--model=/nowhere"], "/nowhere: expected a run folder"),

@@ -56,6 +56,16 @@ def test_gappy_ids_crowds_and_areas(tmp_path):
     np.testing.assert_allclose(truth["annotations"][0]["bbox"], [20, 10, 80, 50], atol=1e-4)
 
 
+def test_part_of_a_split(tmp_path):
+    name = _write(tmp_path, _content())
+    for split, expected in (("all[:1]", [42]), ("all[1:]", [7]), ("all[:]", [42, 7])):
+        dataset = data.load(name, split)
+        assert dataset.image_ids == expected and dataset.split == split
+        assert [row["id"] for row in dataset.ground_truth()["images"]] == expected
+    with pytest.raises(ValueError, match=r"split 'all\[2:\]' must hold at least one"):
+        data.load(name, "all[2:]")
+
+
 @pytest.mark.parametrize(
     ("annotations", "pictures"),
     [

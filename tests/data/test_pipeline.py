@@ -267,6 +267,23 @@ def test_empty_batches_hold_padding_only(tmp_path):
     np.testing.assert_array_equal(batch["bounding_boxes"]["labels"], [[-1]])
 
 
+def test_classes_without_boxes(tmp_path):
+    dataset = _dataset(tmp_path, count=4)  # picture i has the labels 0, …, i - 1, but 2 is ignored
+    changed = dataset.without_boxes(["b"])
+    (batch,) = data.batches(changed, (16, 16, 3), 4)
+    assert batch["has_boxes"].numpy().tolist() == [True, True, False, False]
+    np.testing.assert_array_equal(
+        batch["bounding_boxes"]["labels"], [[-1, -1], [0, -1], [0, 1], [0, 1]]
+    )
+    boxes = batch["bounding_boxes"]["boxes"].numpy()
+    np.testing.assert_allclose(boxes[1], [[2 / 24, 3 / 32, 10 / 24, 12 / 32], [0] * 4])
+    np.testing.assert_array_equal(boxes[2:], np.broadcast_to([0, 0, 1, 1], (2, 2, 4)))
+    (batch,) = data.batches(dataset, (16, 16, 3), 4)
+    assert "has_boxes" not in batch and batch["bounding_boxes"]["boxes"][3, 0, 0] > 0
+    with pytest.raises(ValueError, match=r"must be among \['a', 'b', 'c'\]; received: owl"):
+        dataset.without_boxes(["a", "owl"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
