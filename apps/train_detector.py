@@ -61,6 +61,7 @@ HEEDED_BY = {
     "min_scale": ["ssdlite", "ssd_resnet18"],
     "max_scale": ["ssdlite", "ssd_resnet18"],
     "grid": ["yolo_v1_full", "yolo_v1_fast", "yolo_v1_mobilenet_v2"],
+    "hidden_units": ["yolo_v1_mobilenet_v2"],
     "priors": YOLOS_WITH_PRIORS,
     "multi_scale": YOLOS_WITH_PRIORS,
     "tree": ["yolo_v2_darknet19", "yolo_v2_mobilenet_v2"],
@@ -87,6 +88,12 @@ flags.DEFINE_integer("first_stride", None, "8 adds a map for small objects (ssdl
 flags.DEFINE_float("min_scale", None, "Side of the smallest default boxes (ssdlite, ssd_resnet18).")
 flags.DEFINE_float("max_scale", None, "Side of the largest default boxes (ssdlite, ssd_resnet18).")
 flags.DEFINE_integer("grid", None, "Cells along a side (yolo_v1).")
+flags.DEFINE_list(
+    "hidden_units",
+    None,
+    "Units of the fully connected layers (yolo_v1_mobilenet_v2). Empty: each cell is predicted "
+    "from its own features, which few pictures suffice for.",
+)
 flags.DEFINE_list(
     "priors",
     None,
@@ -178,6 +185,8 @@ def build_model(config, train):
         settings["image_shape"] = (side, side, 3)
     if config.model == "ssd_resnet18" and "width_multiplier" in settings:
         settings["width"] = round(64 * settings.pop("width_multiplier"))
+    if settings.get("hidden_units"):
+        settings["hidden_units"] = read_integers("hidden_units", settings["hidden_units"])
     if "priors" in settings:
         settings["priors"] = read_priors(settings["priors"], config.model)
     if "roi_strides" in settings:
@@ -268,7 +277,12 @@ def run(config):
     with devices.scope():
         model = build_model(config, train)
         app.compile_model(model, config, steps)
-    checkpoint = callbacks.Checkpoint(workdir, steps, monitor="val_AP")
+    monitor = "val_AP"
+    if config.model in MASKS:
+        monitor = "val_mask_AP"
+    elif config.model in KEYPOINTS:
+        monitor = "val_keypoint_AP"
+    checkpoint = callbacks.Checkpoint(workdir, steps, monitor=monitor)
     with devices.scope():
         epochs_done = checkpoint.restore(model)
     if epochs_done:
