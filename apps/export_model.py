@@ -5,9 +5,9 @@
 
 --model is a run folder or a .keras file. Each .tflite takes one uint8 RGB picture, and carries the
 metadata and labels with which MediaPipe loads it as it is: a detector's returns boxes, classes,
-scores and their number, for its ObjectDetector; a classifier's returns probabilities, for its
-ImageClassifier. int8 needs pictures like those of the training (--dataset, --split), from which
-it learns the range of every tensor.
+scores and their number, for its ObjectDetector (with masks or keypoints it is for LiteRT alone); a
+classifier's returns probabilities, for its ImageClassifier. int8 needs pictures like those of the
+training (--dataset, --split), from which it learns the range of every tensor.
 """
 
 from absl import flags
@@ -47,10 +47,10 @@ def run(config):
     app.import_tensorflow()
     from kerasvision import data, export
     from kerasvision.classification import Classifier
-    from kerasvision.detection import SingleStageDetector
+    from kerasvision.detection import Detector
 
     model = run_folder.load_model(config.model)
-    if isinstance(model, SingleStageDetector):
+    if isinstance(model, Detector):
         load, export_to = data.load, export.export_all
     elif isinstance(model, Classifier):
         load, export_to = data.load_classification, export.export_classifier

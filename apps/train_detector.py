@@ -68,7 +68,11 @@ HEEDED_BY = {
     "image_labels": ["yolo_v2_darknet19", "yolo_v2_mobilenet_v2"],
     "roi_pooling": ["mask_rcnn_mobilenet_v2"],
     "roi_strides": ["mask_rcnn_mobilenet_v2"],
-    "anchor_scale": ["mask_rcnn_mobilenet_v2"],
+    "anchor_scale": [
+        "retinanet_mobilenet_v2",
+        "faster_rcnn_mobilenet_v2",
+        "mask_rcnn_mobilenet_v2",
+    ],
     "freeze_batch_norm": [
         name
         for name in SPACE_NEEDED
@@ -128,7 +132,8 @@ flags.DEFINE_list(
 flags.DEFINE_float(
     "anchor_scale",
     None,
-    "Sides of a map's anchors, in its strides (mask_rcnn_mobilenet_v2); default 8.",
+    "Side of a map's (smallest) square anchor, in its strides (mask_rcnn_mobilenet_v2 and "
+    "faster_rcnn_mobilenet_v2: 8 by default; retinanet_mobilenet_v2: 4).",
 )
 flags.DEFINE_string(
     "backbone_weights",

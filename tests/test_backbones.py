@@ -42,6 +42,9 @@ NETWORKS = {
         32,
         False,
     ),
+    "darknet19": ({}, 32, True),
+    "darknet53": ({}, 32, True),
+    "darknet_tiny": ({}, 32, True),
     "mobilenet_v2": ({"width_multiplier": 0.35}, 32, True),
     "squeezenet": ({}, 32, False),
 }

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 
 import keras
 import numpy as np
@@ -16,6 +17,9 @@ from kerasvision.classification import Classifier, box_regressor, weak_localizer
 from kerasvision.detection import (
     SSD,
     faster_rcnn,
+    load_detector,
+    mask_rcnn,
+    r_fcn,
     retinanet,
     ssd300,
     ssd512,
@@ -256,45 +260,39 @@ def headless(side):
     return keras.Model(network.input, network.feature_taps["stride8"])
 
 
-# Name: (how to make it small, side of its images).
+def resnet(side=64):
+    return resnet18((side, side, 3), include_top=False, width=8)
+
+
+TWO_STAGES = {
+    "strides": (8, 16),
+    "filters": 8,
+    "head_units": 16,
+    "anchor_scale": 2.0,
+    "num_samples": 16,
+    "num_proposals": (30, 20),
+}
+# Name: (how to make it small, side of its images). What stands behind a comma tells variants of
+# one function apart.
 DETECTORS = {
     "ssdlite": (lambda: ssdlite(2, (64, 64, 3), width_multiplier=0.35, first_stride=8), 64),
     "ssd_resnet18": (lambda: ssd_resnet18(2, (64, 64, 3), width=8), 64),
-    "faster_rcnn": (
-        lambda: faster_rcnn(
-            resnet18((64, 64, 3), include_top=False, width=8),
-            2,
-            strides=(8, 16),
-            filters=8,
-            head_units=16,
-            anchor_scale=2.0,
-            num_samples=16,
-            num_proposals=(30, 20),
+    "faster_rcnn": (lambda: faster_rcnn(resnet(), 2, **TWO_STAGES), 64),
+    "mask_rcnn": (
+        lambda: mask_rcnn(
+            resnet(), 2, num_keypoints=3, head_filters=8, **{**TWO_STAGES, "strides": (16,)}
         ),
         64,
     ),
-    "retinanet": (
-        lambda: retinanet(
-            resnet18((64, 64, 3), include_top=False, width=8), 2, filters=8, head_depth=1
-        ),
+    "r_fcn": (
+        lambda: r_fcn(resnet(), 2, filters=16, proposal_filters=8, anchor_scales=(16, 32)),
         64,
     ),
-    "yolo_v1": (
-        lambda: yolo_v1(
-            resnet18((64, 64, 3), include_top=False, width=8), 2, grid=2, hidden_units=(16,)
-        ),
-        64,
-    ),
-    "yolo_v2": (
-        lambda: yolo_v2(resnet18((64, 64, 3), include_top=False, width=8), 2, filters=8),
-        64,
-    ),
-    "yolo_v3": (
-        lambda: yolo_v3(
-            resnet18((64, 64, 3), include_top=False, width=8), 2, filters=8, head_depth=1
-        ),
-        64,
-    ),
+    "retinanet": (lambda: retinanet(resnet(), 2, filters=8, head_depth=1), 64),
+    "yolo_v1": (lambda: yolo_v1(resnet(), 2, grid=2, hidden_units=(16,)), 64),
+    "yolo_v2": (lambda: yolo_v2(resnet(), 2, filters=8), 64),
+    "yolo_v2, word tree": (lambda: yolo_v2(resnet(), 3, filters=8, parents=[-1, 0, 0]), 64),
+    "yolo_v3": (lambda: yolo_v3(resnet(), 2, filters=8, head_depth=1), 64),
 }
 MODELS = {
     **DETECTORS,
@@ -313,6 +311,11 @@ COUNTS = {
     "ssd300": (lambda: ssd300(20), 26_285_486),
     "ssd512": (lambda: ssd512(20), 27_188_676),
 }
+
+
+def slow_but(*quick):
+    """The names of all detectors, of which few take part in every run of the tests."""
+    return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in DETECTORS]
 
 
 def as_numpy(value):
@@ -354,6 +357,13 @@ def test_the_lists_are_complete():
         "faster_rcnn_mobilenet_v2",
         "faster_rcnn_resnet50",
         "faster_rcnn_vgg16",
+        "keypoint_rcnn_mobilenet_v2",
+        "keypoint_rcnn_resnet50",
+        "mask_rcnn_mobilenet_v2",
+        "mask_rcnn_resnet50",
+        "r_fcn_mobilenet_v2",
+        "r_fcn_resnet101",
+        "r_fcn_resnet50",
         "retinanet_mobilenet_v2",
         "retinanet_resnet50",
         "yolo_9000",
@@ -366,7 +376,8 @@ def test_the_lists_are_complete():
         "yolo_v3_mobilenet_v2",
         "yolo_v3_tiny",
     }
-    assert functions - {"load_detector"} == set(DETECTORS) | set(COUNTS) | elsewhere
+    listed = {name.partition(",")[0] for name in DETECTORS}
+    assert functions - {"load_detector"} == listed | set(COUNTS) | elsewhere
     assert kerasvision.detection.SSD is SSD
 
 
@@ -468,20 +479,28 @@ def test_layer_is_the_same_in_litert(name, in_litert):
     assert_equal(received, as_numpy(model(inputs)), 1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_model_lowers_its_loss(name):
-    make, side = MODELS[name]
-    keras.utils.set_random_seed(0)
-    model = make()
-    model.compile(keras.optimizers.Adam(0.001))
-    batch = {
+def batch_of(side):
+    """Two pictures with one object each, and all that any model learns from."""
+    rng = np.random.default_rng(0)
+    return {
         "images": images(side),
         "labels": np.array([0, 1]),  # of the pictures
         "bounding_boxes": {
             "boxes": np.array([[[0.1, 0.2, 0.7, 0.9]], [[0.3, 0.3, 0.6, 0.6]]], "float32"),
             "labels": np.array([[0], [1]]),
         },
+        "segmentation_masks": rng.integers(0, 2, (2, 1, 56, 56)).astype("float32"),
+        "keypoints": rng.uniform([0.3, 0.3, 1], [0.6, 0.6, 3], (2, 1, 3, 3)).astype("float32"),
     }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_lowers_its_loss(name):
+    make, side = MODELS[name]
+    keras.utils.set_random_seed(0)
+    model = make()
+    model.compile(keras.optimizers.Adam(0.001))
+    batch = batch_of(side)
     losses = [model.train_on_batch(batch, return_dict=True)["loss"] for _ in range(5)]
     assert losses[-1] < losses[0]
 
@@ -508,6 +527,66 @@ def test_model_survives_a_file(name, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     expected = model.predict(images(side), verbose=0)
     assert_equal(loaded.predict(images(side), verbose=0), expected)
+
+
+@pytest.mark.parametrize("name", slow_but("retinanet"))
+def test_detector_has_the_same_loss_compiled(name, compiled):
+    make, side = DETECTORS[name]
+    keras.utils.set_random_seed(0)
+    model, batch = make(), batch_of(side)
+
+    def loss(*leaves):
+        x = keras.tree.pack_sequence_as(batch, leaves)
+        outputs = model(x, training=False)
+        return model.compute_loss(x, None, outputs, training=False)
+
+    leaves = keras.tree.flatten(batch)
+    expected = float(loss(*leaves))
+    assert np.isfinite(expected) and expected > 0.0
+    assert float(compiled(loss)(*leaves)) == pytest.approx(expected, rel=1e-4)
+
+
+def with_detections(make, pictures):
+    """A detector that hasn't learnt anything, and what it finds: scores that tell boxes apart."""
+    keras.utils.set_random_seed(0)
+    model = make()
+    model.max_detections = 8
+    # Where a network saturates, or sees nothing, weights of another size may do.
+    for seed, deviation in itertools.product(range(3), (1.4, 1.2, 1.0, 0.8)):
+        rng = np.random.default_rng(seed)
+        for weight in model.trainable_weights:
+            if len(weight.shape) > 1:
+                size = np.sqrt(np.prod(weight.shape[:-1]))
+                weight.assign(rng.normal(0, deviation / size, weight.shape))
+        found = model.predict_on_batch(pictures)
+        gaps = [-np.diff(s[:n]) for s, n in zip(found["scores"], found["count"])]
+        if found["count"].min() > 0 and np.concatenate(gaps).min(initial=1.0) > 1e-4:
+            return model, found
+    raise AssertionError("no weights lead to detections")
+
+
+@pytest.mark.parametrize("name", slow_but("faster_rcnn", "yolo_v3"))
+def test_detector_survives_its_exports(name, tmp_path):
+    """SavedModel and LiteRT, of built-in operators, find what Keras finds."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the exports are TensorFlow's")
+    from kerasvision import export
+
+    make, side = DETECTORS[name]
+    # Squares of 16 pixels.
+    pictures = np.random.default_rng(0).integers(0, 256, (4, side // 16, side // 16, 3), "uint8")
+    pictures = pictures.repeat(16, axis=1).repeat(16, axis=2)
+    model, expected = with_detections(make, pictures)
+    export.export_all(model, tmp_path, ["saved_model", "float32"])
+    for path in (tmp_path / "saved_model", tmp_path / "model_float32.tflite"):
+        exported = load_detector(path)
+        assert exported.image_shape == model.image_shape
+        assert exported.class_names == model.class_names
+        found = exported.predict_on_batch(pictures)
+        assert found.keys() == expected.keys()
+        for key, values in expected.items():
+            assert found[key].dtype == values.dtype
+            np.testing.assert_allclose(found[key], values, atol=2e-3, err_msg=f"{path} {key}")
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -2,6 +2,7 @@
 
 from kerasvision.backbones.alexnet import alexnet, alexnet_one_tower
 from kerasvision.backbones.cifar_resnet import cifar_resnet
+from kerasvision.backbones.darknet import darknet19, darknet53, darknet_tiny
 from kerasvision.backbones.densenet import cifar_densenet, densenet121, densenet169, densenet201
 from kerasvision.backbones.googlenet import googlenet
 from kerasvision.backbones.inception_resnet_v2 import inception_resnet_v2

@@ -9,6 +9,21 @@ from kerasvision.detection.faster_rcnn import (
     faster_rcnn_vgg16,
 )
 from kerasvision.detection.loading import load_detector
+from kerasvision.detection.mask_rcnn import (
+    MaskRCNN,
+    keypoint_rcnn_mobilenet_v2,
+    keypoint_rcnn_resnet50,
+    mask_rcnn,
+    mask_rcnn_mobilenet_v2,
+    mask_rcnn_resnet50,
+)
+from kerasvision.detection.r_fcn import (
+    RFCN,
+    r_fcn,
+    r_fcn_mobilenet_v2,
+    r_fcn_resnet50,
+    r_fcn_resnet101,
+)
 from kerasvision.detection.retinanet import (
     RetinaNet,
     retinanet,

@@ -122,6 +122,7 @@ def faster_rcnn_mobilenet_v2(
     backbone_weights=None,
     class_names=None,
     freeze_batch_norm=False,
+    anchor_scale=8.0,
 ):
     """Faster R-CNN on MobileNetV2 with a thin feature pyramid, for small machines.
 
@@ -129,6 +130,7 @@ def faster_rcnn_mobilenet_v2(
 
     Args:
         backbone_weights: as the `weights` of `kerasvision.backbones.mobilenet_v2`.
+        anchor_scale: as in `faster_rcnn`.
     """
     backbone = mobilenet_v2(image_shape, include_top=False, weights=backbone_weights)
     return faster_rcnn(
@@ -137,6 +139,7 @@ def faster_rcnn_mobilenet_v2(
         class_names,
         filters=128,
         head_units=512,
+        anchor_scale=anchor_scale,
         num_samples=128,
         num_proposals=(500, 200),
         freeze_batch_norm=freeze_batch_norm,
@@ -278,6 +281,9 @@ class FasterRCNN(Detector):
             the network's; another `roi_pooling`.
     """
 
+    # Exports put what a phone has for it in its place.
+    suppression = staticmethod(labelled_non_max_suppression)
+
     def __init__(
         self,
         network,
@@ -362,16 +368,9 @@ class FasterRCNN(Detector):
         """
         images = inputs["images"] if isinstance(inputs, dict) else inputs
         raw = self.network(images, training=training)
-        proposals, valid = propose(
-            raw["objectness"],
-            raw["anchor_offsets"],
-            self.anchors_of_maps,
-            self.image_shape,
-            self.proposal_candidates[0 if training else 1],
-            self.num_proposals[0 if training else 1],
-        )
         if not isinstance(inputs, dict) or "bounding_boxes" not in inputs:
-            return self.detect(raw, proposals, valid)
+            return self.detections(raw, training)
+        proposals, valid = self.propose(raw, training)
         truth = inputs["bounding_boxes"]
         regions, matches = self.sample_regions(
             proposals, valid, truth["boxes"], truth["labels"], self.sampling_seed(training)
@@ -383,6 +382,23 @@ class FasterRCNN(Detector):
             "matches": matches,
             **self.training_outputs(raw, regions, training),
         }
+
+    def detections(self, raw, training=False):
+        """Detections of what the network gave."""
+        return self.detect(raw, *self.propose(raw, training))
+
+    def propose(self, raw, training):
+        """Proposals (B, K, 4) of what the network gave, and (B, K) bool: False for padding."""
+        stage = 0 if training else 1
+        return propose(
+            raw["objectness"],
+            raw["anchor_offsets"],
+            self.anchors_of_maps,
+            self.image_shape,
+            self.proposal_candidates[stage],
+            self.num_proposals[stage],
+            suppress=self.suppression,
+        )
 
     def sampling_seed(self, training):
         """New samples in each step of training, the same ones whenever it is evaluated."""
@@ -538,7 +554,7 @@ class FasterRCNN(Detector):
         number = scores.shape[1] * self.num_classes
         scores = ops.reshape(scores, (-1, number))
         labels = ops.zeros_like(scores, "int32") + np.arange(number) % self.num_classes
-        return labelled_non_max_suppression(
+        return self.suppression(
             ops.reshape(boxes, (-1, number, 4)),
             scores,
             labels,

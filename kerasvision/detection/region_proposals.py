@@ -127,6 +127,7 @@ def propose(
     number=1000,
     iou_threshold=0.7,
     min_size=1.0,
+    suppress=labelled_non_max_suppression,
 ):
     """The best boxes that overlap little (section 3.3).
 
@@ -143,6 +144,7 @@ def propose(
         number: K of proposals, at most as many as there are candidates.
         iou_threshold: of the suppression.
         min_size: smallest height and width of a proposal, in pixels.
+        suppress: `labelled_non_max_suppression`, or what is like it.
 
     Returns:
         boxes (B, K, 4), best first; and (B, K) bool: False for padding, whose boxes are 0.
@@ -165,7 +167,7 @@ def propose(
     large = ops.logical_and(
         (ymax - ymin) * image_size[0] >= min_size, (xmax - xmin) * image_size[1] >= min_size
     )
-    kept = labelled_non_max_suppression(
+    kept = suppress(
         boxes,
         scores,
         ops.where(large, levels, -1),

@@ -62,6 +62,7 @@ def retinanet_mobilenet_v2(
     freeze_batch_norm=False,
     filters=128,
     head_depth=2,
+    anchor_scale=4.0,
 ):
     """RetinaNet on MobileNetV2, for phones and CPUs.
 
@@ -69,7 +70,7 @@ def retinanet_mobilenet_v2(
 
     Args:
         backbone_weights: as the `weights` of `kerasvision.backbones.mobilenet_v2`.
-        filters, head_depth: as in `retinanet`.
+        filters, head_depth, anchor_scale: as in `retinanet`.
     """
     backbone = mobilenet_v2(image_shape, include_top=False, weights=backbone_weights)
     return retinanet(
@@ -78,6 +79,7 @@ def retinanet_mobilenet_v2(
         class_names,
         filters=filters,
         head_depth=head_depth,
+        anchor_scale=anchor_scale,
         freeze_batch_norm=freeze_batch_norm,
     )
 

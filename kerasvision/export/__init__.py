@@ -26,7 +26,7 @@ def export_all(model, workdir, formats, dataset=None):
     """Exports a detector as `workdir`/saved_model and `workdir`/model_{precision}.tflite.
 
     Args:
-        model: a `kerasvision.detection.SingleStageDetector`.
+        model: a `kerasvision.detection.Detector`.
         workdir: folder for the exports.
         formats: list out of "saved_model", "float32", "float16" and "int8".
         dataset: `kerasvision.data.DetectionDataset`, on whose first 128 pictures int8 is

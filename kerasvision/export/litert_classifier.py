@@ -68,8 +68,7 @@ class LiteRTClassifier:
 
     def predict_on_batch(self, images):
         """Probabilities (B, C) of images (B, H, W, 3), uint8 or float 0 to 255."""
-        (probabilities,) = self._model(images)
-        return probabilities
+        return self._model(images)[PROBABILITIES]
 
 
 def export_litert_embedder(model, path, precision="float32", calibration_images=None):
@@ -118,5 +117,4 @@ class LiteRTEmbedder:
 
     def predict_on_batch(self, images):
         """Embeddings (B, D) of images (B, H, W, 3), uint8 or float 0 to 255."""
-        (embeddings,) = self._model(images)
-        return embeddings
+        return self._model(images)[EMBEDDING]

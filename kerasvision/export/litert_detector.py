@@ -8,6 +8,7 @@ import tensorflow as tf
 from kerasvision.export import litert, mediapipe_metadata, nms
 
 OUTPUTS = ("location", "category", "score", "number of detections")
+PARTS = ("masks", "keypoints")  # of the objects, from detectors that have them
 
 
 def export_litert(model, path, precision="float32", calibration_images=None):
@@ -18,27 +19,39 @@ def export_litert(model, path, precision="float32", calibration_images=None):
     sorted; "number of detections" (1,), behind which all is 0. Suppression is per class, as in
     `model.detector`. The class names are in the file.
 
+    A detector of masks or keypoints has further outputs, "masks" or "keypoints", as in
+    `model.detector`; MediaPipe's ObjectDetector takes four outputs only.
+
     Args:
-        model: a `SingleStageDetector`.
+        model: a `kerasvision.detection.Detector`.
         path: of the file.
         precision: "float32"; "float16" (weights of half the size); or "int8" (weights and
-            activations of a quarter, integer arithmetic).
+            activations of a quarter, integer arithmetic). In int8 the heads of a detector with
+            two stages have weights of a quarter, and quantise what they read from case to case.
         calibration_images: (P, H, W, 3), 0 to 255, a hundred or so like those of the training;
             int8 learns the range of every tensor from them.
 
     Raises:
-        ValueError: an unknown precision, or int8 without images.
+        ValueError: an unknown precision, int8 without images, or a detector that needs
+            proposals besides its images.
         ExportError: the file has operators that are not built in, or computes other numbers
             than the model.
     """
     images = litert.prepare_images(precision, calibration_images, model.image_shape)
     path = pathlib.Path(path)
+    if not (_has_two_stages(model) or hasattr(model, "pre_nms_candidates")):
+        raise ValueError(
+            f"{path}: the detector must find its proposals by itself; "
+            f"received: {type(model).__name__}"
+        )
     model = litert.in_float32(model)
     network = litert.convert_network(model.network, precision, images)
     images = images[:4]
     litert.check_network(path, network, model.network, precision, images)
-    metadata = mediapipe_metadata.detector_metadata(model.name)
-    content = litert.assemble(network, _convert_decoding(model), OUTPUTS, metadata)
+    parts = [name for name in PARTS if name in model.detector.output]
+    metadata = mediapipe_metadata.detector_metadata(model.name, parts)
+    decoding = _convert_decoding(model, parts, precision)
+    content = litert.assemble(network, decoding, [*OUTPUTS, *parts], metadata)
     litert.check_operators(path, content)
     content += mediapipe_metadata.labels_archive(model.class_names)
     with litert.checked_file(path, content) as unchecked:
@@ -65,14 +78,16 @@ class LiteRTDetector:
 
     def __init__(self, path, num_threads=None):
         self.class_names = mediapipe_metadata.read_labels(path)
-        self._model = litert.ImageModel(path, OUTPUTS, num_threads)
+        self._model = litert.ImageModel(path, OUTPUTS, num_threads, PARTS)
         self.image_shape = self._model.image_shape
 
     def predict_on_batch(self, images):
         """Detections, as NumPy arrays, of images (B, H, W, 3), uint8 or float 0 to 255."""
-        boxes, labels, scores, count = self._model(images)
+        found = self._model(images)
+        boxes, labels, scores, count = (found[name] for name in OUTPUTS)
         filled = np.arange(scores.shape[1]) < count[:, None]
         return {
+            **{name: found[name] for name in PARTS if name in found},
             "boxes": boxes,
             "scores": scores,
             "labels": np.where(filled, labels, -1).astype("int32"),
@@ -80,17 +95,39 @@ class LiteRTDetector:
         }
 
 
-def _convert_decoding(model):
+def _convert_decoding(model, parts=(), precision="float32"):
     """The .tflite bytes of what `model.detector` does behind the network.
 
-    Inputs are the network's outputs, by name; outputs as in `export_litert`.
+    Inputs are the network's outputs, by name; outputs as in `export_litert`. The precision is that
+    of the heads' weights; without heads there are only boxes, which want float32.
     """
     names = sorted(model.network.output)
+    detections = _detections_of(model)
+    precision = precision if _has_two_stages(model) else "float32"
 
     @tf.function(autograph=False)
     def decode(*raw):
-        boxes, scores = model.decode(dict(zip(names, raw)))
-        found = nms.batched_non_max_suppression(
+        found = detections(dict(zip(names, raw)))
+        # MediaPipe takes class numbers and the count as floats, and knows no -1.
+        labels = tf.cast(tf.maximum(found["labels"], 0), tf.float32)
+        count = tf.cast(found["count"], tf.float32)
+        return found["boxes"], labels, found["scores"], count, *(found[name] for name in parts)
+
+    shapes = [model.network.output[name].shape[1:] for name in names]
+    specs = [tf.TensorSpec((1, *shape), name=name) for name, shape in zip(names, shapes)]
+    return litert.convert(decode, *specs, precision=precision)
+
+
+def _detections_of(model):
+    """Function from the network's outputs to detections, with LiteRT's own suppression."""
+    if _has_two_stages(model):  # each with a suppression of its own
+        model = litert.with_networks(model, litert.networks_of(model))
+        model.suppression = nms.labelled_non_max_suppression
+        return model.detections
+
+    def detections(raw):
+        boxes, scores = model.decode(raw)
+        return nms.batched_non_max_suppression(
             boxes,
             scores,
             iou_threshold=model.iou_threshold,
@@ -98,11 +135,9 @@ def _convert_decoding(model):
             max_detections=model.max_detections,
             candidates=model.pre_nms_candidates,
         )
-        # MediaPipe takes class numbers and the count as floats, and knows no -1.
-        labels = tf.cast(tf.maximum(found["labels"], 0), tf.float32)
-        return found["boxes"], labels, found["scores"], tf.cast(found["count"], tf.float32)
 
-    shapes = [model.network.output[name].shape[1:] for name in names]
-    return litert.convert(
-        decode, *(tf.TensorSpec((1, *shape), name=name) for name, shape in zip(names, shapes))
-    )
+    return detections
+
+
+def _has_two_stages(model):
+    return hasattr(model, "detections")

@@ -20,9 +20,10 @@ BOUNDARIES = 1  # BoundingBoxType; CoordinateType RATIO is 0, the default
 FEATURE, IMAGE, BOUNDING_BOX = 1, 2, 3  # union ContentProperties
 
 
-def detector_metadata(name):
+def detector_metadata(name, further_outputs=()):
     """The metadata, as bytes, of a detector from one RGB image to the four outputs location
-    (boxes as ymin, xmin, ymax, xmax), category, score and number of detections.
+    (boxes as ymin, xmin, ymax, xmax), category, score and number of detections, and to further
+    ones, which MediaPipe has no use for.
     """
     builder = _Builder()
     # Where xmin, ymin, xmax and ymax stand in a box.
@@ -33,6 +34,7 @@ def detector_metadata(name):
         builder.feature("category", TENSOR_VALUE_LABELS),
         builder.feature("score"),
         builder.feature("number of detections"),
+        *map(builder.feature, further_outputs),
     ]
     return builder.model(name, outputs)
 

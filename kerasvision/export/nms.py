@@ -32,7 +32,7 @@ def batched_non_max_suppression(
         tf.gather(boxes[0], index // num_classes),
         top_scores,
         index % num_classes,
-        num_classes,
+        math.isqrt(num_classes - 1) + 1,
         iou_threshold,
         score_threshold,
         max_detections,
@@ -40,56 +40,53 @@ def batched_non_max_suppression(
 
 
 def labelled_non_max_suppression(
-    boxes,
-    scores,
-    labels,
-    num_classes,
-    iou_threshold=0.5,
-    score_threshold=0.0,
-    max_detections=100,
+    boxes, scores, labels, iou_threshold=0.5, score_threshold=0.0, max_detections=100
 ):
     """`kerasvision.ops.nms.labelled_non_max_suppression` of one picture, for LiteRT.
 
     Args:
         boxes: (1, N, 4) corner form, within [0, 1].
         scores: (1, N) float.
-        labels: (1, N) int32, 0 to num_classes - 1.
-        num_classes: C.
+        labels: (1, N) int32; a negative one is padding.
         iou_threshold, score_threshold, max_detections: as there.
 
     Returns:
         The same dict with a batch of 1.
     """
+    scores = tf.where(labels >= 0, scores, -math.inf)
     top_scores, index = tf.math.top_k(scores, scores.shape[1])
+    highest = tf.cast(tf.maximum(tf.reduce_max(labels), 0), tf.float32)
     return _suppress_sorted(
         tf.gather(boxes[0], index),
         top_scores,
         tf.gather(labels[0], index),
-        num_classes,
+        tf.cast(tf.sqrt(highest), tf.int32) + 1,
         iou_threshold,
         score_threshold,
         max_detections,
     )
 
 
-def _suppress_sorted(
-    boxes, scores, labels, num_classes, iou_threshold, score_threshold, max_detections
-):
-    """Detections of boxes (1, N, 4) that come in the order of their scores (1, N)."""
+def _suppress_sorted(boxes, scores, labels, side, iou_threshold, score_threshold, max_detections):
+    """Detections of boxes (1, N, 4) that come in the order of their scores (1, N).
+
+    Labels are below the square of `side`.
+    """
     boxes, scores, labels = boxes[0], scores[0], labels[0]
     num_boxes = scores.shape[0]
     max_detections = min(max_detections, num_boxes)
     finite = tf.reduce_all(tf.abs(boxes) <= tf.float32.max, axis=-1)
-    valid = tf.logical_and(finite, scores > score_threshold)
+    candidate = tf.logical_and(scores > score_threshold, scores < math.inf)
+    valid = tf.logical_and(finite, candidate)
 
     # Every class has its own unit square of a chessboard: no overlap between classes.
-    side = math.ceil(math.sqrt(num_classes))
     square = tf.cast(tf.stack([labels // side, labels % side], axis=-1), tf.float32)
     apart = boxes + tf.concat([square, square], axis=-1)
     # LiteRT picks a box again and again until the box suppresses itself, which one without area
     # never does. Such boxes overlap nothing: each gets a square of its own below the chessboard.
     rank = tf.range(num_boxes, dtype=tf.float32)
-    own_square = tf.stack([side + rank, rank * 0.0, side + rank + 1.0, rank * 0.0 + 1.0], axis=-1)
+    below = tf.cast(side, tf.float32) + rank
+    own_square = tf.stack([below, rank * 0.0, below + 1.0, rank * 0.0 + 1.0], axis=-1)
     y1, x1, y2, x2 = tf.unstack(apart, axis=-1)
     alone = tf.abs(y1 - y2) * tf.abs(x1 - x2) <= 0.0
     if iou_threshold >= 1.0:

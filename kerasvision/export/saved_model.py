@@ -8,6 +8,7 @@ import tensorflow as tf
 # The folder that SavedModel keeps for files of the user.
 LABELS = pathlib.Path("assets.extra", "labels.txt")
 DETECTIONS = ("boxes", "scores", "labels", "count")
+PARTS = ("masks", "keypoints")  # of the objects, from detectors that have them
 PROBABILITIES = "output_0"  # Keras's name for a lone output
 
 
@@ -15,11 +16,11 @@ def export_saved_model(model, path):
     """Writes a model as a SavedModel, with the class names in assets.extra/labels.txt.
 
     Its signature `serve` takes images (B, H, W, 3) uint8, RGB. A detector returns "boxes"
-    (B, K, 4), "scores" (B, K), "labels" (B, K) int32 and "count" (B,) int32; a classifier
-    "output_0", probabilities (B, C).
+    (B, K, 4), "scores" (B, K), "labels" (B, K) int32 and "count" (B,) int32, and "masks" or
+    "keypoints" if it finds any; a classifier "output_0", probabilities (B, C).
 
     Args:
-        model: a `SingleStageDetector` or a `Classifier`.
+        model: a `kerasvision.detection.Detector` or a `Classifier`.
         path: of the folder.
     """
     model.export(path, verbose=False)
@@ -44,7 +45,7 @@ class SavedModelDetector:
 
     def __init__(self, path):
         self.class_names = _read_labels(path)
-        self._model = _ImageModel(path, DETECTIONS)
+        self._model = _ImageModel(path, DETECTIONS, PARTS)
         self.image_shape = self._model.image_shape
 
     def predict_on_batch(self, images):
@@ -84,9 +85,9 @@ def _read_labels(path):
 
 
 class _ImageModel:
-    """A SavedModel from uint8 images to named outputs."""
+    """A SavedModel from uint8 images to named outputs, and optional ones."""
 
-    def __init__(self, path, outputs):
+    def __init__(self, path, outputs, optional=()):
         try:
             # The model is kept: a signature alone does not keep its variables.
             self._model = tf.saved_model.load(str(path))
@@ -94,15 +95,16 @@ class _ImageModel:
         except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path}: expected a SavedModel; received: {reason}") from None
-        (images,) = self._serve.structured_input_signature[1].values()
+        inputs = list(self._serve.structured_input_signature[1].values())
+        types = [x.dtype.name for x in inputs]
         received = self._serve.structured_outputs
-        if set(received) != set(outputs) or images.dtype != tf.uint8:
+        if set(received) - set(optional) != set(outputs) or types != ["uint8"]:
             raise ValueError(
                 f"{path}: expected uint8 images to {', '.join(outputs)}; "
-                f"received: {images.dtype.name} to {', '.join(sorted(received))}"
+                f"received: {', '.join(types)} to {', '.join(sorted(received))}"
             )
-        self.image_shape = tuple(images.shape[1:])
-        self._input_name = images.name
+        self.image_shape = tuple(inputs[0].shape[1:])
+        self._input_name = inputs[0].name
 
     def __call__(self, images):
         """The outputs, as a dict of NumPy arrays, of images (B, H, W, 3), uint8 or float."""

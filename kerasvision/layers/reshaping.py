@@ -10,8 +10,8 @@ class SpaceToDepth(keras.layers.Layer):
 
     YOLOv2's passthrough (Redmon & Farhadi 2017, "Fine-Grained Features"). Channel c of the
     block's pixel (i, j) becomes channel (i * block_size + j) * channels + c, as in
-    `tf.nn.space_to_depth`. (Darknet's own "reorg" has another order, which matters for its
-    weights only.)
+    `tf.nn.space_to_depth`. (Darknet's own "reorg" moves rows between cells as well; for its
+    weights there is `kerasvision.detection.yolo_v2.DarknetReorg`.)
 
     Args:
         block_size: side of the blocks.

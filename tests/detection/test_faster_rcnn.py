@@ -379,6 +379,7 @@ def test_detections_equal_reference(tiny):
         assert (found["labels"][picture, len(kept) :] == -1).all()
 
 
+@pytest.mark.slow
 def test_detections_after_keras_and_savedmodel_round_trips(tmp_path):
     import tensorflow as tf
 

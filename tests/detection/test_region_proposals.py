@@ -170,13 +170,6 @@ def test_nothing_to_learn_is_no_loss():
     assert [float(x) for x in losses] == [0.0, 0.0]
 
 
-def test_smooth_l1_by_hand():
-    found = box_ops.smooth_l1(np.array([0.0, 0.5, -1.0, 3.0], "float32"))
-    np.testing.assert_allclose(ops.convert_to_numpy(found), [0, 0.125, 0.5, 2.5])
-    found = box_ops.smooth_l1(np.array([0.1, -0.5], "float32"), beta=0.2)
-    np.testing.assert_allclose(ops.convert_to_numpy(found), [0.025, 0.4], rtol=1e-6)
-
-
 def reference_proposals(objectness, offsets, candidates, number, min_size):
     """Section 3.3, box by box, of one picture."""
     kept, start = [], 0

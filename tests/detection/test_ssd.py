@@ -157,6 +157,7 @@ def test_decoding_by_hand(tiny):
     np.testing.assert_allclose(ops.convert_to_numpy(scores)[0, 5], [0, 0, owl], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_detections_after_keras_and_savedmodel_round_trips(tiny, tmp_path):
     import tensorflow as tf
 

@@ -242,7 +242,14 @@ def copied(model):
 
 
 @pytest.mark.parametrize("name", ["softmax", "tree"])
-@pytest.mark.parametrize("height, width", [(96, 128), (64, 160)], ids=["its size", "another size"])
+@pytest.mark.parametrize(
+    "height, width",
+    # All models train at their own size in tests/test_conformance.py.
+    [
+        pytest.param(96, 128, marks=pytest.mark.slow, id="its size"),
+        pytest.param(64, 160, id="another size"),
+    ],
+)
 def test_training_lowers_the_loss(models, name, height, width):
     model = copied(models[name])
     model.compile(keras.optimizers.SGD(1e-3))

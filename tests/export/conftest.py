@@ -1,7 +1,11 @@
+import fcntl
+import json
 import os
+import pathlib
 import subprocess
 import venv
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from keras import layers
 from kerasvision.classification import Classifier
 from kerasvision.detection import ssdlite
 from kerasvision.export import export_litert, export_litert_classifier, export_litert_embedder
+
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +29,28 @@ def pictures():
 
 
 @pytest.fixture(scope="session")
-def detector(pictures):
+def once(tmp_path_factory):
+    """once(name, write) calls write(path) in one of the processes that run tests; all get the path.
+
+    What several test files read takes its time once only.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def path_of(name, write):
+        path = folder / name
+        with open(folder / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                write(path)
+        return path
+
+    return path_of
+
+
+@pytest.fixture(scope="session")
+def detector(pictures, once):
     """A small SSDLite that has learnt the pictures by heart."""
     keras.utils.set_random_seed(1)
     model = ssdlite(
@@ -36,20 +63,25 @@ def detector(pictures):
     i = np.arange(4)
     corners = np.stack([6 + 8 * i, 34 - 8 * i, 56 + 8 * i, 84 - 8 * i], axis=-1)[:, None]
     truth = {"boxes": (corners / 96).astype("float32"), "labels": (i % 2)[:, None]}
-    model.compile(keras.optimizers.Adam(3e-3))
-    for _ in range(60):
-        model.train_on_batch({"images": pictures.astype("float32"), "bounding_boxes": truth})
+
+    def train(path):
+        model.compile(keras.optimizers.Adam(3e-3))
+        for _ in range(60):
+            model.train_on_batch({"images": pictures.astype("float32"), "bounding_boxes": truth})
+        model.save_weights(path)
+
+    model.load_weights(once("detector.weights.h5", train))
     return model
 
 
 @pytest.fixture(scope="session")
-def litert_files(detector, pictures, tmp_path_factory):
+def litert_files(detector, pictures, once):
     """Paths of the detector's .tflite files by precision."""
-    folder = tmp_path_factory.mktemp("litert")
-    files = {p: folder / f"model_{p}.tflite" for p in ("float32", "float16", "int8")}
-    for precision, path in files.items():
-        export_litert(detector, path, precision, pictures)
-    return files
+
+    def export(precision):
+        return lambda path: export_litert(detector, path, precision, pictures)
+
+    return {p: once(f"model_{p}.tflite", export(p)) for p in ("float32", "float16", "int8")}
 
 
 def classifier_network(class_count=2):
@@ -121,3 +153,26 @@ def mediapipe_python(request):
             pytest.skip(f"pip can't install mediapipe: {result.stderr.strip().splitlines()[-1]}")
         finished.touch()
     return str(python)
+
+
+@pytest.fixture
+def mediapipe(mediapipe_python, tmp_path):
+    """Function from a tool, a .tflite file and pictures to what MediaPipe sees, a row a picture."""
+
+    def run(tool, path, pictures, *options):
+        for i, picture in enumerate(pictures):
+            cv2.imwrite(str(tmp_path / f"{i}.png"), picture[:, :, ::-1])
+        command = [mediapipe_python, TOOLS / tool, "--model", path, "--input", tmp_path, *options]
+        result = subprocess.run(
+            [*map(str, command), "--output", str(tmp_path / "found.json")],
+            capture_output=True,
+            text=True,
+        )
+        if "cannot open shared object file" in result.stderr:
+            pytest.skip(result.stderr.strip().splitlines()[-1])
+        assert result.returncode == 0, result.stderr
+        rows = json.loads((tmp_path / "found.json").read_text())
+        assert [row["file"] for row in rows] == [f"{i}.png" for i in range(len(pictures))]
+        return rows
+
+    return run

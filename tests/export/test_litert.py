@@ -1,3 +1,4 @@
+import types
 import zipfile
 
 import flatbuffers
@@ -248,12 +249,18 @@ def test_wrong_detections_are_refused(detector, pictures, tmp_path, monkeypatch)
     monkeypatch.setattr(
         litert_detector,
         "_convert_decoding",
-        lambda model: convert(decoder(model, score_threshold=0.99)),
+        lambda model, *rest: convert(decoder(model, score_threshold=0.99), *rest),
     )
     with pytest.raises(RuntimeError, match="scores must be the model's within"):
         export_litert(detector, path, "float32", pictures)
     assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
     assert path.read_bytes() == b"old"
+
+
+def test_detectors_that_are_given_proposals_are_refused(tmp_path):
+    model = types.SimpleNamespace(image_shape=(32, 32, 3))
+    with pytest.raises(ValueError, match="must find its proposals by itself; received: Simple"):
+        export_litert(model, tmp_path / "model.tflite")
 
 
 def test_wrong_arguments(detector, tmp_path):

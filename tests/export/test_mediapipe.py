@@ -1,7 +1,3 @@
-import json
-import pathlib
-import subprocess
-
 import cv2
 import numpy as np
 import pytest
@@ -9,31 +5,6 @@ from keras import ops
 
 from kerasvision.export import LiteRTDetector
 from kerasvision.ops import boxes as box_ops
-
-TOOLS = pathlib.Path(__file__).parents[2] / "tools"
-
-
-@pytest.fixture
-def mediapipe(mediapipe_python, tmp_path):
-    """Function from a tool, a .tflite file and pictures to what MediaPipe sees, a row a picture."""
-
-    def run(tool, path, pictures, *options):
-        for i, picture in enumerate(pictures):
-            cv2.imwrite(str(tmp_path / f"{i}.png"), picture[:, :, ::-1])
-        command = [mediapipe_python, TOOLS / tool, "--model", path, "--input", tmp_path, *options]
-        result = subprocess.run(
-            [*map(str, command), "--output", str(tmp_path / "found.json")],
-            capture_output=True,
-            text=True,
-        )
-        if "cannot open shared object file" in result.stderr:
-            pytest.skip(result.stderr.strip().splitlines()[-1])
-        assert result.returncode == 0, result.stderr
-        rows = json.loads((tmp_path / "found.json").read_text())
-        assert [row["file"] for row in rows] == [f"{i}.png" for i in range(len(pictures))]
-        return rows
-
-    return run
 
 
 def assert_agree(rows, expected, class_names, min_iou):

@@ -564,6 +564,36 @@ def test_gradients_of_offsets(compiled):
         np.testing.assert_allclose(found[side], expected, rtol=1e-3, atol=1e-3)
 
 
+# --- Smooth L1 ---------------------------------------------------------------------------
+
+
+def test_smooth_l1_golden(compiled):
+    found = compiled(box_ops.smooth_l1)(np.array([0.0, 0.5, -1.0, 3.0], "f4"))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), [0, 0.125, 0.5, 2.5])
+    narrow = functools.partial(box_ops.smooth_l1, beta=0.2)
+    found = compiled(narrow)(np.array([0.1, -0.5], "f4"))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), [0.025, 0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [1.0, 1 / 9])
+def test_smooth_l1_and_its_gradient_equal_reference(compiled, beta):
+    differences = np.random.default_rng(0).normal(size=(5, 7, 4)).astype("f4")
+    values, slopes = np.zeros((2, 5, 7, 4))
+    for place in np.ndindex(differences.shape):
+        x = float(differences[place])
+        if abs(x) < beta:
+            values[place], slopes[place] = x * x / (2 * beta), x / beta
+        else:
+            values[place], slopes[place] = abs(x) - beta / 2, math.copysign(1.0, x)
+    smooth_l1 = functools.partial(box_ops.smooth_l1, beta=beta)
+    found = ops.convert_to_numpy(compiled(smooth_l1)(differences))
+    np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-7)
+    both = compiled(gradient(lambda a, b: ops.sum(smooth_l1(a - b))))
+    found = both(differences, np.zeros_like(differences))
+    np.testing.assert_allclose(ops.convert_to_numpy(found[0]), slopes, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(found[1]), -slopes, rtol=1e-5, atol=1e-6)
+
+
 # --- Messages ----------------------------------------------------------------------------
 
 
