@@ -7,31 +7,25 @@ the region the object exactly is. On a feature pyramid: Lin et al. 2017, section
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from kerasvision.backbones.feature_pyramid import feature_pyramid
 from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
 from kerasvision.backbones.resnet import headless_resnet50
-from kerasvision.backbones.vgg import read_fully_connected, vgg16
+from kerasvision.backbones.vgg import vgg16
 from kerasvision.backbones.weights import freeze_batch_norms
-from kerasvision.detection.detector import Detector
+from kerasvision.detection.fast_rcnn import fast_rcnn_head, start_from_vgg16
+from kerasvision.detection.region_detector import RegionDetector
 from kerasvision.detection.region_proposals import (
     assign_anchors,
     propose,
     region_proposal_losses,
     region_proposal_network,
 )
-from kerasvision.ops import anchors, matching, roi
-from kerasvision.ops import boxes as box_ops
-from kerasvision.ops.nms import labelled_non_max_suppression
+from kerasvision.ops import anchors, roi
 from kerasvision.ops.roi_pooling import roi_max_pooling
-from kerasvision.ops.sampling import balanced_sampling
 from kerasvision.training.strategy import replica_sum
 
-# Deviations of the offsets of centres and of sizes in the second stage, as in the authors' code.
-VARIANCES = (0.1, 0.2)
-# Of the regions that train the head (Girshick 2015, section 2.3).
-POSITIVE_FRACTION = 0.25
 LOSSES = (
     "objectness_loss",
     "proposal_regression_loss",
@@ -66,12 +60,7 @@ def faster_rcnn_vgg16(
     network = region_proposal_network(backbone.input, maps, anchors_per_cell=9, filters=512)
     head = fast_rcnn_head((7, 7, 512), (4096, 4096), num_classes, dropout_rate=0.5)
     if backbone_weights is not None:
-        for name in ("block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2"):
-            backbone.get_layer(name).trainable = False
-        if backbone_weights != "imagenet":
-            for name, (kernel, bias) in read_fully_connected(backbone_weights).items():
-                layer = head.get_layer({"fc1": "fc6", "fc2": "fc7"}[name])
-                layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
+        start_from_vgg16(backbone, head, backbone_weights)
     return FasterRCNN(
         network,
         head,
@@ -206,48 +195,11 @@ def pyramid_scales(strides, anchor_scale):
     return [(anchor_scale * stride,) for stride in (*strides, 2 * strides[-1])]
 
 
-def fast_rcnn_head(roi_shape, units, num_classes, dropout_rate=0.0):
-    """The second stage's network: fully connected layers, class and boxes (Girshick 2015).
-
-    Section 2.1: two sibling layers give the logits of the classes and of the background, which
-    comes first, and offsets for each of them. Those of the background aren't used; the authors'
-    code has them, and parameter counts include them.
-
-    Args:
-        roi_shape: (h, w, D) of a region's features.
-        units: of the fully connected layers.
-        num_classes: C.
-        dropout_rate: behind each of them.
-
-    Returns:
-        functional `keras.Model` from (B, h, w, D) to "logits" (B, C + 1) and "offsets"
-        (B, C + 1, 4), float32.
-    """
-    features = keras.Input(roi_shape, name="features")
-    x = layers.Flatten(name="flatten")(features)
-    for i, number in enumerate(units, start=6):
-        x = layers.Dense(number, activation="relu", name=f"fc{i}")(x)
-        if dropout_rate > 0.0:
-            x = layers.Dropout(dropout_rate, name=f"dropout{i}")(x)
-    normal = keras.initializers.RandomNormal
-    logits = layers.Dense(
-        num_classes + 1, kernel_initializer=normal(stddev=0.01), dtype="float32", name="logits"
-    )(x)
-    offsets = layers.Dense(
-        4 * (num_classes + 1),
-        kernel_initializer=normal(stddev=0.001),
-        dtype="float32",
-        name="offsets",
-    )(x)
-    offsets = layers.Reshape((num_classes + 1, 4), dtype="float32")(offsets)
-    return keras.Model(features, {"logits": logits, "offsets": offsets}, name="head")
-
-
 # --- Proposals, regions, losses, decoding ------------------------------------------------
 
 
 @keras.saving.register_keras_serializable("kerasvision")
-class FasterRCNN(Detector):
+class FasterRCNN(RegionDetector):
     """Two stages: a network of maps and proposals, and a head that looks at each proposal.
 
     `faster_rcnn` and its sisters build it. Batches and detections are those of `Detector`. Both
@@ -271,6 +223,7 @@ class FasterRCNN(Detector):
         num_anchor_samples: anchors of a picture that train the proposals.
         num_samples: regions of a picture that train the head: proposals and the objects' own
             boxes, a quarter of them positive (Girshick 2015, section 2.3).
+        background_range: (low, high) of the IoU of regions that train the head as background.
         proposal_candidates: boxes of each map that compete to become proposals: in training, and
             in inference.
         num_proposals: of a picture: in training, and in inference.
@@ -280,9 +233,6 @@ class FasterRCNN(Detector):
         ValueError: a side of the image that isn't a multiple of the stride; other anchors than
             the network's; another `roi_pooling`.
     """
-
-    # Exports put what a phone has for it in its place.
-    suppression = staticmethod(labelled_non_max_suppression)
 
     def __init__(
         self,
@@ -297,6 +247,7 @@ class FasterRCNN(Detector):
         inside_anchors_only=False,
         num_anchor_samples=256,
         num_samples=512,
+        background_range=(0.0, 0.5),
         proposal_candidates=(2000, 1000),
         num_proposals=(1000, 1000),
         iou_threshold=0.5,
@@ -304,29 +255,28 @@ class FasterRCNN(Detector):
         max_detections=100,
         **kwargs,
     ):
-        # Boxes in half precision would be off by pixels: the networks cast for themselves.
         super().__init__(
             network,
+            head,
             num_classes,
             class_names,
+            num_samples,
+            background_range,
             iou_threshold,
             score_threshold,
             max_detections,
-            **{**kwargs, "autocast": False},
+            **kwargs,
         )
         if roi_pooling not in ("align", "max"):
             raise ValueError(f"roi_pooling must be 'align' or 'max'; received: {roi_pooling!r}")
-        self.head = head
         self.anchor_scales = [tuple(scales) for scales in anchor_scales]
         self.aspect_ratios = tuple(aspect_ratios)
         self.roi_pooling = roi_pooling
         self.canonical_size = canonical_size
         self.inside_anchors_only = inside_anchors_only
         self.num_anchor_samples = num_anchor_samples
-        self.num_samples = num_samples
         self.proposal_candidates = tuple(proposal_candidates)
         self.num_proposals = tuple(num_proposals)
-        self.seed_generator = keras.random.SeedGenerator()
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSSES}
 
         image_size = self.image_shape[:2]
@@ -399,45 +349,6 @@ class FasterRCNN(Detector):
             self.num_proposals[stage],
             suppress=self.suppression,
         )
-
-    def sampling_seed(self, training):
-        """New samples in each step of training, the same ones whenever it is evaluated."""
-        return self.seed_generator if training else 0
-
-    def sample_regions(self, proposals, valid, boxes, labels, seed):
-        """Regions that train the head: proposals and, so that there are good ones, the objects.
-
-        Positive is a region with an IoU of at least 0.5 with an object.
-
-        Args:
-            proposals: (B, K, 4).
-            valid: (B, K) bool: False for padding.
-            boxes: (B, N, 4) of the objects.
-            labels: (B, N), -1 = padding. Degenerate boxes match nothing.
-            seed: as of `balanced_sampling`.
-
-        Returns:
-            regions (B, S, 4), positive ones first; and matches (B, S) int32: the object's row,
-            `matching.BACKGROUND`, or `matching.IGNORED` where there were too few regions.
-        """
-        regions, matches = self.match_regions(proposals, valid, boxes, labels)
-        number = min(self.num_samples, regions.shape[1])
-        indices, counted = balanced_sampling(matches, number, POSITIVE_FRACTION, seed)
-        regions = ops.take_along_axis(regions, ops.expand_dims(indices, -1), axis=1)
-        matches = ops.take_along_axis(matches, indices, axis=1)
-        return regions, ops.where(counted, matches, matching.IGNORED)
-
-    def match_regions(self, proposals, valid, boxes, labels):
-        """All regions there are, (B, K + N, 4), and their matches (B, K + N)."""
-        boxes, labels = ops.cast(boxes, "float32"), ops.cast(labels, "int32")
-        real = ops.logical_and(labels >= 0, box_ops.area(boxes) > 0.0)
-        regions = ops.concatenate([proposals, boxes], axis=1)
-        usable = ops.concatenate([valid, real], axis=1)
-        iou = ops.where(ops.expand_dims(real, -1), box_ops.iou(boxes, regions), 0.0)
-        matches = matching.arg_max_matching(iou, 0.5, (0.0, 0.5))
-        # Padding becomes the whole picture, from which offsets can be measured.
-        regions = ops.where(ops.expand_dims(usable, -1), regions, np.float32([0, 0, 1, 1]))
-        return regions, ops.where(usable, matches, matching.IGNORED)
 
     def training_outputs(self, raw, regions, training):
         """What the losses want to know of sampled regions (B, S, 4), positive ones first."""
@@ -518,57 +429,13 @@ class FasterRCNN(Detector):
             "regression_loss": ops.sum(regression) / number,
         }
 
-    def losses_of_regions(self, outputs, boxes, labels):
-        """Losses of each region (Girshick 2015, equation 1).
-
-        Returns:
-            cross-entropy and smooth L1, (B, S) each; and (B, S) bool: which regions count.
-        """
-        matches, regions = outputs["matches"], outputs["regions"]
-        row = ops.maximum(matches, 0)
-        positive = matches >= 0
-        classes = ops.where(positive, ops.take_along_axis(labels, row, axis=1) + 1, 0)
-
-        log_probabilities = ops.log_softmax(outputs["logits"], axis=-1)
-        own = ops.expand_dims(classes, -1)
-        cross_entropy = -ops.take_along_axis(log_probabilities, own, axis=-1)[..., 0]
-
-        targets = box_ops.encode(
-            ops.take_along_axis(boxes, ops.expand_dims(row, -1), axis=1),
-            box_ops.to_center_form(regions),
-            VARIANCES,
-        )
-        offsets = ops.take_along_axis(outputs["offsets"], ops.expand_dims(own, -1), axis=2)
-        distances = ops.sum(box_ops.smooth_l1(offsets[:, :, 0] - targets), axis=-1)
-        counted = matches != matching.IGNORED
-        cross_entropy = ops.where(counted, cross_entropy, 0.0)
-        return cross_entropy, ops.where(positive, distances, 0.0), counted
-
     # --- Decoding ---
 
     def detect(self, raw, proposals, valid):
         """Detections of the heads' outputs for the proposals (B, K, 4)."""
         outputs = self.region_outputs(raw, proposals, training=False)
         boxes, scores = self.decode(outputs, proposals)
-        scores = ops.where(ops.expand_dims(valid, -1), scores, 0.0)
-        number = scores.shape[1] * self.num_classes
-        scores = ops.reshape(scores, (-1, number))
-        labels = ops.zeros_like(scores, "int32") + np.arange(number) % self.num_classes
-        return self.suppression(
-            ops.reshape(boxes, (-1, number, 4)),
-            scores,
-            labels,
-            self.iou_threshold,
-            self.score_threshold,
-            min(self.max_detections, number),
-        )
-
-    def decode(self, outputs, regions):
-        """Boxes (B, R, C, 4), cut off at the picture's border, and scores (B, R, C)."""
-        scores = ops.softmax(outputs["logits"], axis=-1)[:, :, 1:]
-        references = ops.expand_dims(box_ops.to_center_form(regions), 2)
-        boxes = box_ops.decode(outputs["offsets"][:, :, 1:], references, VARIANCES)
-        return box_ops.clip(boxes), scores
+        return self.suppress(boxes, scores, valid)
 
     @property
     def detector(self):
@@ -580,21 +447,15 @@ class FasterRCNN(Detector):
             object.__setattr__(self, "_detector", detector)
         return self._detector
 
-    def __dir__(self):
-        # Where Keras looks for what to save; it would go round from model to detector to model.
-        return [name for name in super().__dir__() if name not in ("detector", "_detector")]
-
     def get_config(self):
         return {
             **super().get_config(),
-            "head": keras.saving.serialize_keras_object(self.head),
             "anchor_scales": self.anchor_scales,
             "aspect_ratios": self.aspect_ratios,
             "roi_pooling": self.roi_pooling,
             "canonical_size": self.canonical_size,
             "inside_anchors_only": self.inside_anchors_only,
             "num_anchor_samples": self.num_anchor_samples,
-            "num_samples": self.num_samples,
             "proposal_candidates": self.proposal_candidates,
             "num_proposals": self.num_proposals,
         }

@@ -14,13 +14,9 @@ from keras import layers, ops
 from kerasvision.backbones.mobilenet_v2 import mobilenet_v2
 from kerasvision.backbones.resnet import headless_resnet50
 from kerasvision.backbones.weights import freeze_batch_norms
-from kerasvision.detection.faster_rcnn import (
-    POSITIVE_FRACTION,
-    FasterRCNN,
-    fast_rcnn_head,
-    pyramid_network,
-    pyramid_scales,
-)
+from kerasvision.detection.fast_rcnn import fast_rcnn_head
+from kerasvision.detection.faster_rcnn import FasterRCNN, pyramid_network, pyramid_scales
+from kerasvision.detection.region_detector import POSITIVE_FRACTION
 from kerasvision.ops import roi
 from kerasvision.training.strategy import replica_sum
 
