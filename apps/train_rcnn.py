@@ -86,8 +86,6 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "initial_model", None, "Run folder of an R-CNN, whose network scores the windows."
 )
-flags.DEFINE_integer("train_pictures", None, "The first of the split. Default: all.", lower_bound=1)
-flags.DEFINE_integer("test_pictures", None, "The first of the split. Default: all.", lower_bound=1)
 flags.DEFINE_integer("num_samples", 64, "Regions of a picture in a step.", lower_bound=4)
 flags.DEFINE_integer("epochs", 10, "Passes over the training pictures.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 2, "Pictures in a step.", lower_bound=1)
@@ -117,13 +115,13 @@ def check_flags(config):
 
 def build_model(config, train):
     """The detector that the flags ask for."""
-    from kerasvision.detection import fast_rcnn, rcnn, spp_net
+    from kerasvision.detection import RCNN, fast_rcnn, rcnn, rcnn_minus_r, spp_net
     from kerasvision.detection.proposals import sliding_windows
 
     shape = (config.image_size, config.image_size, 3)
     if config.method == "sliding_window":
         trained = run_folder.load_model(config.initial_model)
-        if type(trained) is not rcnn.RCNN or trained.image_shape != shape:
+        if type(trained) is not RCNN or trained.image_shape != shape:
             raise run_folder.RunError(
                 f"--initial_model={config.initial_model}: must be an R-CNN for pictures of "
                 f"{config.image_size} pixels; received: {type(trained).__name__} for "
@@ -131,7 +129,7 @@ def build_model(config, train):
             )
         # Nothing moves the windows.
         settings = {"fixed_proposals": sliding_windows().tolist(), "regress_boxes": False}
-        model = rcnn.RCNN.from_config({**trained.get_config(), **settings})
+        model = RCNN.from_config({**trained.get_config(), **settings})
         model.set_weights(trained.get_weights())
         return model
     settings = {
@@ -146,16 +144,16 @@ def build_model(config, train):
     if config.method in SEARCHING:
         settings["search_mode"] = config.search_mode or "fast"
     if config.method == "rcnn":
-        return rcnn.rcnn(**settings, crop_size=config.crop_size or 128)
+        return rcnn(**settings, crop_size=config.crop_size or 128)
     if config.method == "spp_net":
-        return spp_net.spp_net(**settings)
+        return spp_net(**settings)
     if config.method == "fast_rcnn":
-        return fast_rcnn.fast_rcnn(**settings)
+        return fast_rcnn(**settings)
     if config.method == "rcnn_minus_r":
         import numpy as np
 
         boxes = np.concatenate([record.boxes[~record.ignored] for record in train.records])
-        return fast_rcnn.rcnn_minus_r(
+        return rcnn_minus_r(
             training_boxes=boxes,
             num_clusters=config.num_clusters or 300,
             seed=config.seed,
@@ -189,23 +187,6 @@ def build_faster_rcnn(config, class_names):
     )
 
 
-def first_pictures(dataset, count):
-    """The first pictures of a detection set."""
-    from kerasvision import data
-
-    if count is None or count >= dataset.num_examples:
-        return dataset
-    stream = dataset.encoded_examples().take(count).map(lambda example: example["encoded"])
-    return data.DetectionDataset(
-        dataset.name,
-        dataset.split,
-        dataset.class_names,
-        dataset.records[:count],
-        dataset.problems,
-        stream,
-    )
-
-
 def searched_proposals(dataset, config):
     """What selective search finds in all pictures: dict of image id to proposals (N, 4).
 
@@ -217,7 +198,8 @@ def searched_proposals(dataset, config):
     from kerasvision.detection.proposals import selective_search
 
     mode = config.search_mode or "fast"
-    name = re.sub(r"\W+", "_", f"{config.dataset}_{dataset.split}_{config.image_size}_{mode}")
+    split = dataset.split.partition("[")[0]  # of which it may be a part
+    name = re.sub(r"\W+", "_", f"{config.dataset}_{split}_{config.image_size}_{mode}")
     path = run_folder.make_folder(config.proposals_dir, space_needed=50e6) / f"{name}.npz"
     found = {}
     if path.exists():
@@ -407,9 +389,6 @@ def run(config):
 
     # Data.
     train, _, test = app.load_splits(data.load, config)
-    train = first_pictures(train, config.train_pictures)
-    test = first_pictures(test, config.test_pictures)
-    print(f"{train.num_examples} pictures are trained on, {test.num_examples} tested on")
     steps = data.steps_per_epoch(train, config.batch_size)
     seconds = {"data": time.perf_counter() - started}
 

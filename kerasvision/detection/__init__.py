@@ -1,6 +1,7 @@
 """Object detectors."""
 
 from kerasvision.detection.detector import Detector
+from kerasvision.detection.fast_rcnn import FastRCNN, fast_rcnn, fast_rcnn_vgg16, rcnn_minus_r
 from kerasvision.detection.faster_rcnn import (
     FasterRCNN,
     faster_rcnn,
@@ -24,6 +25,7 @@ from kerasvision.detection.r_fcn import (
     r_fcn_resnet50,
     r_fcn_resnet101,
 )
+from kerasvision.detection.rcnn import RCNN, rcnn, rcnn_alexnet
 from kerasvision.detection.retinanet import (
     RetinaNet,
     retinanet,
@@ -31,6 +33,7 @@ from kerasvision.detection.retinanet import (
     retinanet_resnet50,
 )
 from kerasvision.detection.single_stage import SingleStageDetector
+from kerasvision.detection.spp_net import SPPNet, spp_net
 from kerasvision.detection.ssd import SSD, ssd300, ssd512, ssd_resnet18, ssdlite
 from kerasvision.detection.word_tree import WordTree
 from kerasvision.detection.yolo_v1 import (

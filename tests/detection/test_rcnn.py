@@ -1,10 +1,11 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 from kerasvision.backbones.inputs import CAFFE_MEAN
-from kerasvision.detection import rcnn as module
 from kerasvision.detection.rcnn import (
     RCNN,
     fully_connected_layers,
@@ -15,6 +16,7 @@ from kerasvision.detection.rcnn import (
     warp,
 )
 
+module = sys.modules[RCNN.__module__]  # its own name is taken by the function
 COLORS = np.float32([[220, 30, 30], [30, 40, 220]])
 CLASS_NAMES = ["red", "blue"]
 PROPOSALS = np.float32(
