@@ -1,7 +1,7 @@
 """Trains the detectors that led to Faster R-CNN, and measures how long each takes for a picture.
 
-  python apps/train_rcnn.py --flagfile=configs/train_rcnn/fast_rcnn.flags \\
-    --backbone_weights=imagenet
+  python apps/train_rcnn.py --method=fast_rcnn --backbone_weights=imagenet \\
+    --workdir=runs/fast_rcnn
   python tools/compare_rcnns.py --runs=runs/rcnn,runs/spp_net,runs/fast_rcnn
 
 --method:

@@ -500,7 +500,13 @@ def batch_of(side):
     }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] if n in ("ssdlite", "mask_rcnn") else [])
+        for n in MODELS
+    ],
+)
 def test_model_lowers_its_loss(name):
     make, side = MODELS[name]
     keras.utils.set_random_seed(0)

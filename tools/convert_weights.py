@@ -7,9 +7,10 @@
 
   numpy.savez("x.npz", **{name: p.numpy() for name, p in model.state_dict().items()})
 
-Files of keras.applications (.h5), or "imagenet" for those that it publishes, are taken too. A file
-brings its own normalisation, padding and epsilons: the .keras file has them inside and takes RGB
-pictures, 0 to 255. The docstrings in kerasvision/backbones say which files a network takes.
+Files of keras.applications (.h5), or "imagenet" for those that it publishes, and Darknet's .weights
+are taken too. A file brings its own normalisation, padding and epsilons: the .keras file has them
+inside and takes RGB pictures, 0 to 255. The docstrings in kerasvision/backbones say which files a
+network takes.
 imagenet_labels.txt has torchvision's names of ImageNet's 1000 classes.
 """
 
@@ -24,6 +25,9 @@ from kerasvision.training import app, run_folder
 MODELS = (
     "alexnet_one_tower",
     "cifar_resnet",
+    "darknet19",
+    "darknet53",
+    "darknet_tiny",
     "densenet121",
     "densenet169",
     "densenet201",

@@ -207,8 +207,9 @@ def from_builder(name, builder, split, masks=False, keypoint_names=None):
 def _find_split(name, builder, split):
     """Returns the builder's name of a split that holds pictures."""
     splits = builder.info.splits
-    if split == "val" and "val" not in splits and "validation" in splits:
-        split = "validation"
+    whole, bracket, part = split.partition("[")
+    if whole == "val" and "val" not in splits and "validation" in splits:
+        split = f"validation{bracket}{part}"
     try:
         num_examples = splits[split].num_examples
     except (KeyError, ValueError) as error:

@@ -273,6 +273,7 @@ def test_evaluation_repeats(tiny):
     assert (samples[0] != samples[1]).any()
 
 
+@pytest.mark.slow
 def test_xla_and_graph_losses_are_equal():
     losses = []
     for jit_compile in (False, True):

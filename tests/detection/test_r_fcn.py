@@ -164,6 +164,7 @@ def test_one_batch_can_be_learnt_and_kept(tmp_path):
     assert detector["boxes"] == (None, 100, 4) and detector["count"] == (None,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_hard_examples", [None, 16])
 def test_xla_and_graph_losses_are_equal(num_hard_examples):
     losses = []

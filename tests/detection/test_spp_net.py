@@ -86,6 +86,7 @@ def test_features_equal_reference(tiny):
     np.testing.assert_allclose(compiled, found, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_only_fully_connected_layers_are_trained():
     model = tiny_model(num_samples=32)
     batch = batch_of_squares(16)
