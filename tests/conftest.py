@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import functools
+import gc
 import os
 import pathlib
 
@@ -10,6 +11,13 @@ import keras
 import pytest
 
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def free_memory():
+    """Models are parts of reference cycles: without this, those of all files would add up."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=["eager", "graph", "xla"])

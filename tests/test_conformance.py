@@ -313,6 +313,9 @@ COUNTS = {
 }
 
 
+SLOW_TO_LEARN = ("ssdlite", "faster_rcnn", "mask_rcnn", "r_fcn", "yolo_v2, word tree")
+
+
 def slow_but(*quick):
     """The names of all detectors, of which few take part in every run of the tests."""
     return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in DETECTORS]
@@ -503,7 +506,8 @@ def batch_of(side):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.slow] if n in ("ssdlite", "mask_rcnn") else [])
+        # Those of which parts learn in tests of their own, or in another detector's.
+        pytest.param(n, marks=[pytest.mark.slow] if n in SLOW_TO_LEARN else [])
         for n in MODELS
     ],
 )

@@ -176,6 +176,7 @@ def test_detections_after_keras_and_savedmodel_round_trips(tiny, tmp_path):
         np.testing.assert_allclose(exported.serve(images)[name].numpy(), value, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_learnt(tiny):
     """Some steps on two pictures, and their boxes come out of `predict`."""
     keras.utils.set_random_seed(1)

@@ -196,6 +196,7 @@ def test_overlap_equal_to_the_threshold_is_kept(iou_threshold, kept):
     assert int(expected["count"][0]) == decode(model, raw)[3][0] == kept
 
 
+@pytest.mark.slow
 def test_mixed_precision(tmp_path):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -43,6 +43,7 @@ print(json.dumps([train("none"), train("mirrored")]))
 """
 
 
+@pytest.mark.slow
 def test_mirrored_equals_one_device():
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
