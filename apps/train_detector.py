@@ -50,10 +50,10 @@ SPACE_NEEDED = {
     "r_fcn_resnet50": 1200e6,
     "r_fcn_resnet101": 1800e6,
 }
-# Flag: the models that heed it.
 MASKS = ["mask_rcnn_mobilenet_v2", "mask_rcnn_resnet50"]
 KEYPOINTS = ["keypoint_rcnn_mobilenet_v2", "keypoint_rcnn_resnet50"]
 YOLOS_WITH_PRIORS = [name for name in SPACE_NEEDED if name.startswith(("yolo_v2", "yolo_v3"))]
+# Flag: the models that heed it.
 HEEDED_BY = {
     "image_size": [name for name in SPACE_NEEDED if name not in ("ssd300", "ssd512")],
     "width_multiplier": ["ssdlite", "ssd_resnet18"],
@@ -164,15 +164,6 @@ flags.DEFINE_list(
 )
 
 
-def check_flags(config):
-    """Refuses flags that the chosen model would not heed."""
-    for name, models in HEEDED_BY.items():
-        if getattr(config, name) is not None and config.model not in models:
-            raise run_folder.RunError(
-                f"--{name}: is for --model={', '.join(models)}; received: --model={config.model}"
-            )
-
-
 def build_model(config, train):
     """The detector that the flags ask for, for the classes of the data set `train`."""
     from kerasvision import detection
@@ -248,7 +239,7 @@ def read_priors(texts, model):
 def run(config):
     """Trains, evaluates, draws and exports; `config` has the flags as attributes."""
     started = time.perf_counter()
-    check_flags(config)
+    app.refuse_unheeded(config, "model", HEEDED_BY)
     workdir = run_folder.prepare(
         config.workdir,
         run_folder.app_flags([run.__module__, app.__name__, sys.argv[0]]),

@@ -100,12 +100,7 @@ flags.DEFINE_bool(
 
 def check_flags(config):
     """Refuses flags that the chosen method would not heed, and a window without a classifier."""
-    for name, methods in HEEDED_BY.items():
-        if getattr(config, name) is not None and config.method not in methods:
-            raise run_folder.RunError(
-                f"--{name}: is for --method={', '.join(methods)}; "
-                f"received: --method={config.method}"
-            )
+    app.refuse_unheeded(config, "method", HEEDED_BY)
     if config.method == "sliding_window" and config.initial_model is None:
         raise run_folder.RunError(
             "--initial_model: must be the run folder of an R-CNN for --method=sliding_window; "

@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasvision.export import litert, mediapipe_metadata, nms
+from kerasvision.export.saved_model import PARTS
 
 OUTPUTS = ("location", "category", "score", "number of detections")
-PARTS = ("masks", "keypoints")  # of the objects, from detectors that have them
 
 
 def export_litert(model, path, precision="float32", calibration_images=None):

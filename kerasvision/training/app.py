@@ -47,6 +47,25 @@ def define_flags(workdir, dataset, dataset_help):
     )
 
 
+def refuse_unheeded(config, choice, heeded_by):
+    """Refuses flags that what was chosen would not heed; unset ones are None.
+
+    Args:
+        config: has the flags as attributes.
+        choice: name of the flag that chooses, such as "model".
+        heeded_by: dict of a flag's name to the values of `choice` that heed it.
+
+    Raises:
+        RunError: such a flag is set.
+    """
+    chosen = getattr(config, choice)
+    for name, values in heeded_by.items():
+        if getattr(config, name) is not None and chosen not in values:
+            raise RunError(
+                f"--{name}: is for --{choice}={', '.join(values)}; received: --{choice}={chosen}"
+            )
+
+
 def import_tensorflow():
     """Imports TensorFlow, whose notes at its start, which no log level stops, would bury an app's.
 
