@@ -20,6 +20,7 @@ from kerasvision.detection import (
     load_detector,
     mask_rcnn,
     r_fcn,
+    rcnn_minus_r,
     retinanet,
     ssd300,
     ssd512,
@@ -284,6 +285,12 @@ DETECTORS = {
         ),
         64,
     ),
+    "rcnn_minus_r": (
+        lambda: rcnn_minus_r(
+            2, random_boxes(40), 8, backbone="squeezenet", image_shape=(128, 128, 3), units=(16,)
+        ),
+        128,
+    ),
     "r_fcn": (
         lambda: r_fcn(resnet(), 2, filters=16, proposal_filters=8, anchor_scales=(16, 32)),
         64,
@@ -313,7 +320,14 @@ COUNTS = {
 }
 
 
-SLOW_TO_LEARN = ("ssdlite", "faster_rcnn", "mask_rcnn", "r_fcn", "yolo_v2, word tree")
+SLOW_TO_LEARN = (
+    "ssdlite",
+    "faster_rcnn",
+    "mask_rcnn",
+    "r_fcn",
+    "rcnn_minus_r",
+    "yolo_v2, word tree",
+)
 
 
 def slow_but(*quick):
@@ -371,7 +385,6 @@ def test_the_lists_are_complete():
         "r_fcn_resnet50",
         "rcnn",
         "rcnn_alexnet",
-        "rcnn_minus_r",
         "retinanet_mobilenet_v2",
         "retinanet_resnet50",
         "spp_net",

@@ -205,13 +205,21 @@ class FastRCNN(ProposalDetector):
 
     def extract(self, images, regions, training=False):
         """Features (B, R, 7, 7, D) of regions (B, R, 4): RoI max pooling (section 2.1)."""
-        maps = self.network(images, training=training)
+        return self.pool(self.network(images, training=training), regions)
+
+    def pool(self, maps, regions):
+        """Features (B, R, 7, 7, D) of regions (B, R, 4) of maps (B, h, w, D)."""
         return roi_max_pooling(maps, regions, self.head.input_shape[1:3])
 
     def classify(self, features, proposals):
         """Detections of features (B, R, 7, 7, D) of proposals (B, R, 4)."""
         boxes, scores = self.decode(self.outputs_of(features), proposals)
         return self.suppress(boxes, scores, box_ops.area(proposals) > 0.0)
+
+    def detections(self, raw):
+        """Detections of what the network gave, with the fixed proposals."""
+        proposals = self.fixed_proposals[None]
+        return self.classify(self.pool(raw["maps"], proposals), proposals)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The multi-task loss (section 2.3, equation 1), on average, and the layers' penalties."""

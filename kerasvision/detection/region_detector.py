@@ -333,13 +333,18 @@ class ProposalDetector(RegionDetector):
         proposals = np.asarray(x["proposals"]) if "proposals" in x else self.propose(images)
         return self.classify_on_batch(self.extract_on_batch(images, proposals), proposals)
 
-    def predict(self, x, batch_size=1):
+    def predict(self, x, batch_size=1, verbose=1):
         """Detections, as NumPy arrays, of images or batch dictionaries, or of a dataset of them."""
         if isinstance(x, dict):
             x = [x]
         elif not hasattr(x, "map"):  # a tf.data.Dataset of batches
             x = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
-        found = [self.predict_on_batch(batch) for batch in x]
+        number = len(x) if isinstance(x, list) else None
+        progress = keras.utils.Progbar(number, verbose=int(bool(verbose)))
+        found = []
+        for batch in x:
+            found.append(self.predict_on_batch(batch))
+            progress.add(1)
         return {name: np.concatenate([f[name] for f in found]) for name in found[0]}
 
     def _stage(self, method, settings):

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -45,13 +46,14 @@ def export_litert(model, path, precision="float32", calibration_images=None):
             f"received: {type(model).__name__}"
         )
     model = litert.in_float32(model)
-    network = litert.convert_network(model.network, precision, images)
+    network = _named_outputs(model.network)
+    converted = litert.convert_network(network, precision, images)
     images = images[:4]
-    litert.check_network(path, network, model.network, precision, images)
+    litert.check_network(path, converted, network, precision, images)
     parts = [name for name in PARTS if name in model.detector.output]
     metadata = mediapipe_metadata.detector_metadata(model.name, parts)
     decoding = _convert_decoding(model, parts, precision)
-    content = litert.assemble(network, decoding, [*OUTPUTS, *parts], metadata)
+    content = litert.assemble(converted, decoding, [*OUTPUTS, *parts], metadata)
     litert.check_operators(path, content)
     content += mediapipe_metadata.labels_archive(model.class_names)
     with litert.checked_file(path, content) as unchecked:
@@ -101,7 +103,8 @@ def _convert_decoding(model, parts=(), precision="float32"):
     Inputs are the network's outputs, by name; outputs as in `export_litert`. The precision is that
     of the heads' weights; without heads there are only boxes, which want float32.
     """
-    names = sorted(model.network.output)
+    outputs = _named_outputs(model.network).output
+    names = sorted(outputs)
     detections = _detections_of(model)
     precision = precision if _has_two_stages(model) else "float32"
 
@@ -113,7 +116,7 @@ def _convert_decoding(model, parts=(), precision="float32"):
         count = tf.cast(found["count"], tf.float32)
         return found["boxes"], labels, found["scores"], count, *(found[name] for name in parts)
 
-    shapes = [model.network.output[name].shape[1:] for name in names]
+    shapes = [outputs[name].shape[1:] for name in names]
     specs = [tf.TensorSpec((1, *shape), name=name) for name, shape in zip(names, shapes)]
     return litert.convert(decode, *specs, precision=precision)
 
@@ -140,4 +143,12 @@ def _detections_of(model):
 
 
 def _has_two_stages(model):
-    return hasattr(model, "detections")
+    """Whether heads look at regions that the network, or the model itself, proposes."""
+    return hasattr(model, "detections") and getattr(model, "fixed_proposals", ()) is not None
+
+
+def _named_outputs(network):
+    """The network, with a dict of outputs: its lone one is "maps"."""
+    if isinstance(network.output, dict):
+        return network
+    return keras.Model(network.input, {"maps": network.output})
