@@ -320,16 +320,6 @@ COUNTS = {
 }
 
 
-SLOW_TO_LEARN = (
-    "ssdlite",
-    "faster_rcnn",
-    "mask_rcnn",
-    "r_fcn",
-    "rcnn_minus_r",
-    "yolo_v2, word tree",
-)
-
-
 def slow_but(*quick):
     """The names of all detectors, of which few take part in every run of the tests."""
     return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in DETECTORS]
@@ -518,11 +508,8 @@ def batch_of(side):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        # Those of which parts learn in tests of their own, or in another detector's.
-        pytest.param(n, marks=[pytest.mark.slow] if n in SLOW_TO_LEARN else [])
-        for n in MODELS
-    ],
+    # The other detectors, or parts of them, learn in tests of their own.
+    [*slow_but("retinanet", "yolo_v1", "yolo_v2"), *(n for n in MODELS if n not in DETECTORS)],
 )
 def test_model_lowers_its_loss(name):
     make, side = MODELS[name]
@@ -595,7 +582,7 @@ def with_detections(make, pictures):
     raise AssertionError("no weights lead to detections")
 
 
-@pytest.mark.parametrize("name", slow_but("faster_rcnn", "yolo_v3"))
+@pytest.mark.parametrize("name", slow_but("faster_rcnn"))
 def test_detector_survives_its_exports(name, tmp_path):
     """SavedModel and LiteRT, of built-in operators, find what Keras finds."""
     if keras.backend.backend() != "tensorflow":

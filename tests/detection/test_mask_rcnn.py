@@ -263,6 +263,7 @@ def test_batches_must_have_masks(tiny):
         tiny.separate_losses(batch, tiny(batch, training=True), training=True)
 
 
+@pytest.mark.slow
 def test_xla_and_graph_losses_are_equal():
     losses = []
     for jit_compile in (False, True):
