@@ -62,6 +62,7 @@ HEEDED_BY = {
     "max_scale": ["ssdlite", "ssd_resnet18"],
     "grid": ["yolo_v1_full", "yolo_v1_fast", "yolo_v1_mobilenet_v2"],
     "hidden_units": ["yolo_v1_mobilenet_v2"],
+    "dropout_rate": ["yolo_v1_mobilenet_v2"],
     "priors": YOLOS_WITH_PRIORS,
     "multi_scale": YOLOS_WITH_PRIORS,
     "tree": ["yolo_v2_darknet19", "yolo_v2_mobilenet_v2"],
@@ -97,6 +98,14 @@ flags.DEFINE_list(
     None,
     "Units of the fully connected layers (yolo_v1_mobilenet_v2). Empty: each cell is predicted "
     "from its own features, which few pictures suffice for.",
+)
+flags.DEFINE_float(
+    "dropout_rate",
+    None,
+    "In front of the predictions (yolo_v1_mobilenet_v2), 0.5 by default; of single cells without "
+    "fully connected layers less is better.",
+    lower_bound=0.0,
+    upper_bound=0.9,
 )
 flags.DEFINE_list(
     "priors",
