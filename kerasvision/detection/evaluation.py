@@ -81,35 +81,48 @@ class COCOEvaluation(keras.callbacks.Callback):
             logs.update({name: value or 0.0 for name, value in logged.items()})
 
 
-def draw_samples(detector, batches, path, count=12, min_score=0.4):
-    """Saves a sheet of the first pictures: ground truth beside predictions above `min_score`."""
-    rows = []
+def draw_samples(detector, batches, path, count=12, min_score=None):
+    """Saves a sheet of the first pictures: ground truth beside predictions above `min_score`.
+
+    By default that is 0.4, or less if fewer predictions than objects would be drawn: detectors
+    whose scores are products, as YOLO's, are rarely that sure.
+    """
+    pictures, pairs = [], []
     for batch in batches.unbatch().take(count).batch(1):
         image = batch["images"].numpy()
         # Small inputs are drawn larger, or the names would cover the objects.
         scale = max(1.0, 400 / max(image.shape[1:3]))
-        picture = cv2.resize(image[0], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        pictures.append(
+            cv2.resize(image[0], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        )
         truth = dict(batch["bounding_boxes"])
         for name, part in (("segmentation_masks", "masks"), ("keypoints", "keypoints")):
             if name in batch:
                 truth[part] = batch[name]
         found = detector.predict_on_batch(image)
         del found["count"]
-        truth, found = (
-            {name: np.asarray(values)[0] for name, values in objects.items()}
-            for objects in (truth, found)
-        )
-        rows.append(
+        pairs.append(
             [
-                drawing.draw_boxes(
-                    picture,
-                    class_names=detector.class_names,
-                    **{name: values[shown] for name, values in objects.items()},
-                )
-                for objects, shown in (
-                    (truth, truth["labels"] >= 0),
-                    (found, found["scores"] >= min_score),
-                )
+                {name: np.asarray(values)[0] for name, values in objects.items()}
+                for objects in (truth, found)
             ]
         )
-    drawing.contact_sheet(rows, path, titles=("ground truth", "prediction"))
+    if min_score is None:
+        objects = sum(int((truth["labels"] >= 0).sum()) for truth, _ in pairs)
+        scores = np.sort(np.concatenate([x["scores"][x["labels"] >= 0] for _, x in pairs]))[::-1]
+        min_score = min([0.4, *scores[:objects][-1:]])
+    rows = []
+    for picture, (truth, found) in zip(pictures, pairs):
+        drawn = [
+            drawing.draw_boxes(
+                picture,
+                class_names=detector.class_names,
+                **{name: values[shown] for name, values in objects.items()},
+            )
+            for objects, shown in (
+                (truth, truth["labels"] >= 0),
+                (found, (found["scores"] >= min_score) & (found["labels"] >= 0)),
+            )
+        ]
+        rows.append(drawn)
+    drawing.contact_sheet(rows, path, titles=("ground truth", f"predictions from {min_score:.2f}"))

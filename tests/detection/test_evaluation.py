@@ -216,3 +216,18 @@ def test_samples_of_boxes_alone(tmp_path):
     for left in (8, 416):
         np.testing.assert_array_equal(sheet[32 + 190, left + 80], [100] * 3)
         np.testing.assert_array_equal(sheet[32 + 150, left + 40], drawing.color_of(0))
+
+
+def test_samples_of_a_detector_that_is_never_sure(tmp_path):
+    """As many objects are drawn as there are, if fewer score 0.4."""
+
+    class Unsure(Fixed):
+        def predict_on_batch(self, images):
+            found = super().predict_on_batch(images)
+            return {**found, "scores": found["scores"] / 10}
+
+    path = tmp_path / "samples.png"
+    evaluation.draw_samples(Unsure(()), _batches(), path, count=3)
+    sheet = cv2.imread(str(path))[:, :, ::-1]
+    for left in (8, 416):
+        assert (sheet[32 + 150 : 32 + 152, left + 40] == drawing.color_of(0)).all()

@@ -1,0 +1,19 @@
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+# These are for MediaPipe's own environment.
+ELSEWHERE = ("mediapipe_classify", "mediapipe_detect")
+TOOLS = sorted((pathlib.Path(__file__).parents[2] / "tools").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in TOOLS if p.stem not in ELSEWHERE], ids=lambda p: p.stem
+)
+def test_tool_tells_how_it_is_used(path):
+    command = [sys.executable, str(path), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert "Error" not in result.stderr
+    assert f"python tools/{path.name}" in result.stdout
