@@ -20,7 +20,7 @@ from kerasvision.training import app
 
 flags.DEFINE_string("model", None, "Run folder with the exports.", required=True)
 flags.DEFINE_string("precision", "float32", "Which export: float32, float16 or int8.")
-flags.DEFINE_string("dataset", None, app.DATASET_HELP, required=True)
+flags.DEFINE_string("dataset", None, app.DETECTION_DATASETS, required=True)
 flags.DEFINE_string("split", "val", "Split whose first pictures are compared.")
 flags.DEFINE_integer("pictures", 50, "How many pictures.", lower_bound=1)
 flags.DEFINE_float("min_score", 0.5, "Least score of the detections that are compared.")
