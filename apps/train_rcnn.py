@@ -2,6 +2,7 @@
 
   python apps/train_rcnn.py --method=fast_rcnn --backbone_weights=imagenet \\
     --workdir=runs/fast_rcnn
+  python apps/train_rcnn.py --flagfile=configs/train_rcnn/fast_rcnn.flags
   python tools/compare_rcnns.py --runs=runs/rcnn,runs/spp_net,runs/fast_rcnn
 
 --method:
@@ -283,10 +284,11 @@ def evaluate_in_stages(model, dataset, variants):
     import numpy as np
 
     from kerasvision import data
+    from kerasvision.detection.region_detector import ProposalDetector
     from kerasvision.metrics.coco import coco_metrics, coco_results
     from kerasvision.ops import boxes as box_ops
 
-    in_stages = hasattr(model, "propose")
+    in_stages = isinstance(model, ProposalDetector)
     batches = data.batches(dataset, model.image_shape, 1)
     found = {name: [] for name in variants or {"": ()}}
     image_ids, seconds, counts, overlaps = [], [], [], []

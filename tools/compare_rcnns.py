@@ -93,7 +93,7 @@ def draw(runs, path):
     for number, run in enumerate(runs):
         color = np.array(PALETTE[number]) / 255
         total = run["seconds_a_picture"]["total"]
-        accuracy = run["AP50"] or 0.0
+        accuracy = run["AP"] or 0.0
         if search_seconds(run) > 0.01 * total:
             searched = total - search_seconds(run)
             axes.plot([searched, total], [accuracy] * 2, color=color, linewidth=1, zorder=1)
@@ -101,7 +101,7 @@ def draw(runs, path):
         axes.plot(total, accuracy, "o", color=color, markersize=9, label=NAMES[run["method"]])
     axes.set_xscale("log")
     axes.set_xlabel("seconds a picture (hollow: without the search for proposals)")
-    axes.set_ylabel("AP50")
+    axes.set_ylabel("AP")
     axes.set_ylim(0, 1)
     axes.grid(alpha=0.3, which="both")
     axes.spines[["top", "right"]].set_visible(False)
