@@ -285,6 +285,7 @@ DETECTORS = {
         ),
         64,
     ),
+    # Few regions of a large map: two that pool the same cells would have the same scores.
     "rcnn_minus_r": (
         lambda: rcnn_minus_r(
             2, random_boxes(40), 8, backbone="squeezenet", image_shape=(128, 128, 3), units=(16,)

@@ -4,9 +4,10 @@
 
 The photograph, scikit-learn's "china.jpg", is scaled as in the papers, its shorter side to some 600
 pixels. Selective search, in its fast mode, finds at most 2,000 regions, which all but Faster R-CNN
-classify; R-CNN sends a crop of 224 x 224 pixels of each through the network. Weights are random:
-they don't change the time. Told are the seconds of each stage, the median of --rounds (R-CNN has
-one), and how many times faster than R-CNN each is, with the search and without.
+classify; R-CNN sends a crop of 224 x 224 pixels of each through the network. Weights are random,
+which leaves convolutions their time, while suppression may have less to do. Told are the seconds of
+each stage, the median of --rounds (R-CNN has one), and how many times faster than R-CNN each is,
+with the search and without.
 
 R-CNN takes minutes. On two cores, take care that nothing else runs beside it.
 """
