@@ -1,4 +1,4 @@
-"""Boxes, masks and keypoints on pictures, sheets of pictures, curves, confusion matrices."""
+"""Boxes, masks, keypoints and labels on pictures, sheets of pictures, curves, plots of scores."""
 
 import pathlib
 
@@ -222,6 +222,16 @@ def _draw_tags(drawn, corners, texts, colors):
         drawn[y : y + tag.shape[0], x : x + tag.shape[1]] = tag
 
 
+def save(image, path):
+    """Writes an RGB picture (H, W, 3) uint8, or a grey one (H, W), as its suffix says.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    if not cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image):
+        raise OSError(f"{path}: must be a file that can be written")
+
+
 def contact_sheet(rows, path, titles, groups=2, cell=400, margin=8):
     """Lays pictures that belong together side by side, several such groups in a row.
 
@@ -284,8 +294,8 @@ def contact_sheet(rows, path, titles, groups=2, cell=400, margin=8):
             y, x = top + (line_height - height) // 2, left + (cell_width - width) // 2
             sheet[y : y + height, x : x + width] = picture
         top += line_height + margin
-    if path is not None and not cv2.imwrite(str(path), sheet[:, :, ::-1]):
-        raise OSError(f"{path}: must be a file that can be written")
+    if path is not None:
+        save(sheet, path)
     return sheet
 
 
@@ -360,8 +370,8 @@ def captioned_sheet(pictures, captions, path, title="", columns=5, cell=200, mar
         sheet[y : y + height, x : x + width] = picture
         for number, (text, color) in enumerate(caption):
             write(text, color, top + cell + 1 + number * line_height, left, cell, 14)
-    if path is not None and not cv2.imwrite(str(path), sheet[:, :, ::-1]):
-        raise OSError(f"{path}: must be a file that can be written")
+    if path is not None:
+        save(sheet, path)
     return sheet
 
 
@@ -373,7 +383,7 @@ def plot_confusion(matrix, class_names, path):
     stay white. Of very many classes not each is named.
 
     Args:
-        matrix: (C, C) integers, as of `kerasvision.classification.evaluation`.
+        matrix: (C, C) integers, as of `kerasvision.metrics.confusion`.
         class_names: C names.
         path: of the PNG.
 
@@ -530,3 +540,139 @@ def draw_points(image, points, color=WHITE):
         for ink, extra in ((contrast_of(color), 2), (color, 0)):
             cv2.drawMarker(drawn, place, ink, cv2.MARKER_CROSS, size + extra, thickness + extra)
     return drawn
+
+
+def overlay_labels(image, labels, colors, opacity=0.5):
+    """Lays the colours of the pixels' classes over a picture; void is the picture, hatched.
+
+    The diagonal lines over void, white with a black edge, are no class's colour and show on any
+    ground; between them the picture stays as it is.
+
+    Args:
+        image: (H, W, 3) RGB, uint8 or float, 0 to 255; it stays as it is.
+        labels: (H, W) integers, indices into `colors`; -1 is void.
+        colors: (C, 3) RGB.
+        opacity: of the colours and the lines, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: labels of another size than the image's, or one without a colour.
+    """
+    image, labels = np.asarray(image, "float32"), np.asarray(labels)
+    if image.shape != (*labels.shape, 3):
+        raise ValueError(
+            f"labels: must be one a pixel of the image {image.shape}; received: {labels.shape}"
+        )
+    if labels.max(initial=-1) >= len(colors):
+        raise ValueError(
+            f"labels: must be below {len(colors)}, the number of colors; received: {labels.max()}"
+        )
+    inks = np.asarray(colors, "float32")[labels]
+    void, hatching = labels < 0, _hatching(labels.shape)
+    inks[void & (hatching == 0)] = WHITE
+    inks[void & (hatching == 1)] = BLACK
+    painted = ~void | (hatching < 2)
+    mixed = np.where(painted[..., None], (1 - opacity) * image + opacity * inks, image)
+    return np.clip(np.rint(mixed), 0, 255).astype("uint8")
+
+
+def _hatching(size):
+    """Diagonal lines over (H, W) pixels: 0 in a line, 1 in its edge, 2 and 3 between them."""
+    y, x = np.ogrid[: size[0], : size[1]]
+    thickness = max(1, round((size[0] * size[1]) ** 0.5 / 150))
+    return (y + x) // thickness % 4
+
+
+def legend(class_names, colors, height, void=False):
+    """Names of classes beside their colours, in columns, as high as the sheet it stands beside.
+
+    `np.concatenate([sheet, legend(names, colors, len(sheet))], axis=1)` puts it on the right.
+
+    Args:
+        class_names: C names; long ones are shortened.
+        colors: (C, 3) RGB.
+        height: of the picture in pixels, at least 40.
+        void: whether the hatching of `overlay_labels` stands below, as "void".
+
+    Returns:
+        (height, W, 3) uint8.
+
+    Raises:
+        ValueError: not one colour a name, or too low a picture.
+    """
+    if len(colors) != len(class_names):
+        raise ValueError(
+            f"colors: must be {len(class_names)}, one a class name; received: {len(colors)}"
+        )
+    line_height, swatch, margin = 24, 16, 8
+    if height < line_height + 2 * margin:
+        raise ValueError(
+            f"height: must be at least {line_height + 2 * margin} pixels; received: {height}"
+        )
+    names, swatches = list(class_names), [np.full((swatch, swatch, 3), c) for c in colors]
+    if void:
+        ground = np.full((swatch, swatch, 3), 128)
+        names.append("void")
+        swatches.append(overlay_labels(ground, np.full((swatch, swatch), -1), [BLACK], 1.0))
+    texts = [render_text(shortened(name), 14, BLACK, WHITE) for name in names]
+    rows = (height - 2 * margin) // line_height
+    columns = []
+    for start in range(0, len(names), rows):
+        shown = texts[start : start + rows]
+        width = 2 * margin + swatch + max(text.shape[1] for text in shown)
+        column = np.full((height, width, 3), 255, "uint8")
+        for row, text in enumerate(shown):
+            top = margin + row * line_height
+            y = top + (line_height - swatch) // 2
+            # A thin frame shows a white square.
+            column[y - 1 : y + swatch + 1, margin - 1 : margin + swatch + 1] = (128, 128, 128)
+            column[y : y + swatch, margin : margin + swatch] = swatches[start + row]
+            y, x = top + (line_height - text.shape[0]) // 2, margin + swatch
+            column[y : y + text.shape[0], x : x + text.shape[1]] = text
+        columns.append(column)
+    return np.concatenate(columns, axis=1)
+
+
+def plot_scores_per_class(names, values, path, label):
+    """Saves a picture of a score of each class: horizontal bars, the first class on top.
+
+    A dashed line is the mean. A class without a score has a dash instead of a bar, and doesn't
+    count in the mean.
+
+    Args:
+        names: C names of classes.
+        values: C scores from 0 to 1, None where a class has none.
+        path: of the PNG.
+        label: what the score is, such as "IoU".
+
+    Raises:
+        ValueError: not one value a name.
+    """
+    if len(values) != len(names):
+        raise ValueError(f"values: must be {len(names)}, one a name; received: {len(values)}")
+    figure = Figure(figsize=(8, 1.2 + 0.28 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", alpha=0.3)
+    axes.barh(range(len(names)), [v or 0.0 for v in values], color=np.array(PALETTE[0]) / 255)
+    for row, value in enumerate(values):
+        text = "\N{EN DASH}" if value is None else f"{value:.3f}"
+        # On white, which the dashed line doesn't run through.
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.text((value or 0.0) + 0.01, row, text, va="center", fontsize=10, bbox=box)
+    scores = [value for value in values if value is not None]
+    if scores:
+        mean = np.mean(scores)
+        axes.axvline(mean, color="black", linestyle="--", linewidth=1)
+        axes.set_title(f"mean {label} {mean:.3f} of {len(scores)} classes")
+    else:
+        axes.set_title(f"no {label}")
+    axes.set_yticks(range(len(names)), [shortened(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 1.1)  # room for the number behind a bar of 1
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)

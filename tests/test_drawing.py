@@ -625,3 +625,129 @@ def test_points_at_the_border_and_none():
     drawn = drawing.draw_points(_grey(20, 20), [[0.0, 0.0], [1.0, 1.0]])
     assert tuple(drawn[0, 0]) == tuple(drawn[19, 19]) == drawing.WHITE
     np.testing.assert_array_equal(drawing.draw_points(_grey(5, 5), []), _grey(5, 5))
+
+
+# overlay_labels and legend
+
+CLASS_COLORS = np.array([(200, 0, 0), (0, 0, 100)], "uint8")
+
+
+def test_labels_of_a_small_picture():
+    # Lines of one pixel over void: # white, . black, and two pixels of the picture.
+    image = _grey(4, 8)
+    labels = np.full((4, 8), -1)
+    labels[:, 0], labels[:, 1] = 0, 1
+    drawn = drawing.overlay_labels(image, labels, CLASS_COLORS)
+    np.testing.assert_array_equal(drawn[:, 0], [(150, 50, 50)] * 4)
+    np.testing.assert_array_equal(drawn[:, 1], [(50, 50, 100)] * 4)
+    hatching = ["  #.  ", " #.  #", "#.  #.", ".  #. "]
+    values = {"#": 178, ".": 50, " ": 100}
+    expected = [[values[letter] for letter in line] for line in hatching]
+    np.testing.assert_array_equal(drawn[:, 2:, 0], expected)
+    np.testing.assert_array_equal(drawn[:, 2:, 1], drawn[:, 2:, 0])
+
+
+def test_opacity_of_labels():
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), "uint8")
+    labels = np.random.default_rng(1).integers(-1, 2, (30, 40))
+    before = image.copy(), labels.copy()
+    full = drawing.overlay_labels(image, labels, CLASS_COLORS, 1.0)
+    assert (full[labels == 0] == (200, 0, 0)).all()
+    as_floats = drawing.overlay_labels(image.astype("float32"), labels, CLASS_COLORS.tolist(), 0.25)
+    mixed = 0.75 * image + 0.25 * full
+    kept = (full == image).all(axis=-1)
+    assert 0.4 < kept[labels < 0].mean() < 0.6  # half of void is the picture
+    np.testing.assert_allclose(as_floats, mixed, atol=0.51)
+    np.testing.assert_array_equal(drawing.overlay_labels(image, labels, CLASS_COLORS, 0.0), image)
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+
+
+def test_hatching_widens_with_the_picture():
+    drawn = drawing.overlay_labels(_grey(300, 300), np.full((300, 300), -1), CLASS_COLORS, 1.0)
+    expected = [drawing.WHITE] * 2 + [drawing.BLACK] * 2 + [GREY] * 4
+    np.testing.assert_array_equal(drawn[0], np.resize(expected, (300, 3)))
+    np.testing.assert_array_equal(drawn[0], drawn[:, 0])
+
+
+def test_labels_of_nothing_and_errors():
+    empty = drawing.overlay_labels(np.zeros((0, 5, 3)), np.zeros((0, 5), int), CLASS_COLORS)
+    assert empty.shape == (0, 5, 3) and empty.dtype == np.uint8
+    with pytest.raises(ValueError, match=r"one a pixel of the image \(4, 4, 3\); .*\(4, 5\)"):
+        drawing.overlay_labels(_grey(4, 4), np.zeros((4, 5), int), CLASS_COLORS)
+    with pytest.raises(ValueError, match="labels: must be below 2, .*; received: 2"):
+        drawing.overlay_labels(_grey(4, 4), np.full((4, 4), 2), CLASS_COLORS)
+
+
+def test_legend_is_a_column_of_colors_and_names():
+    picture = drawing.legend(["red", "blue"], CLASS_COLORS, 100)
+    assert picture.shape[0] == 100 and picture.dtype == np.uint8
+    for row, (name, color) in enumerate(zip(["red", "blue"], CLASS_COLORS)):
+        top = 8 + 24 * row
+        np.testing.assert_array_equal(
+            picture[top + 4 : top + 20, 8:24], np.full((16, 16, 3), color)
+        )
+        rows, columns = _pixels_of(color, picture)
+        assert (rows.min(), rows.max(), columns.min(), columns.max()) == (top + 4, top + 19, 8, 23)
+        text = drawing.render_text(name, 14, drawing.BLACK, drawing.WHITE)
+        y = top + (24 - text.shape[0]) // 2
+        found = picture[y : y + text.shape[0], 24 : 24 + text.shape[1]]
+        np.testing.assert_array_equal(found, text)
+    assert (picture[56:] == 255).all()
+
+
+def test_legend_goes_on_in_further_columns():
+    whole = drawing.legend(NAMES, [(0, 0, 1), (0, 0, 2), (0, 0, 3)], 100, void=True)
+    assert (whole[56:80, 8:24] == (0, 0, 3)).all(axis=-1).sum() == 256
+    two = drawing.legend(NAMES, [(0, 0, 1), (0, 0, 2), (0, 0, 3)], 64, void=True)
+    third, _ = _pixels_of((0, 0, 3), two)
+    assert third.min() == 12 and two.shape == (64, two.shape[1], 3)
+    # Void is hatched.
+    left = _pixels_of((0, 0, 3), two)[1].min()
+    void = two[36:52, left : left + 16]
+    grey = np.full((16, 16, 3), 128)
+    expected = drawing.overlay_labels(grey, np.full((16, 16), -1), CLASS_COLORS, 1.0)
+    np.testing.assert_array_equal(void, expected)
+
+
+def test_wrong_legends():
+    with pytest.raises(ValueError, match="colors: must be 3, one a class name; received: 2"):
+        drawing.legend(NAMES, CLASS_COLORS, 100)
+    with pytest.raises(ValueError, match="height: must be at least 40 pixels; received: 39"):
+        drawing.legend(["red", "blue"], CLASS_COLORS, 39)
+
+
+# plot_scores_per_class
+
+
+def test_bars_of_scores_and_their_mean(tmp_path):
+    path = tmp_path / "scores.png"
+    values = [1.0, 0.5, None, 0.25, 0.0]
+    drawing.plot_scores_per_class(["a", "b", "c", "d", "e" * 40], values, path, "IoU")
+    picture = _read(path)
+    rows, columns = _pixels_of(drawing.PALETTE[0], picture)
+    left = columns.min()
+    starts = np.flatnonzero(np.diff(np.unique(rows), prepend=-9) > 1)
+    tops = np.unique(rows)[starts]
+    middles = tops + 10
+    lengths = np.array([columns[rows == row].max() - left + 1 for row in middles])
+    np.testing.assert_allclose(lengths / lengths[0], [1.0, 0.5, 0.25], atol=0.01)
+    # The first on top, and no bar between those of b and d.
+    assert tops[2] - tops[1] == pytest.approx(2 * (tops[1] - tops[0]), abs=2)
+    # The dashed line stands at the mean of the four scores.
+    dark = picture[rows.min() : rows.max()].max(axis=-1) < 60
+    marks = left + np.rint(np.array([1.75 / 4, 1.75 / 5]) * lengths[0]).astype(int)
+    shares = [dark[:, x - 2 : x + 3].any(axis=1).mean() for x in marks]
+    assert shares[0] > 0.5 and shares[1] < 0.2
+
+
+def test_scores_of_no_class(tmp_path):
+    """A dash instead of a number, and no line for a mean."""
+    pictures = []
+    for value in (0.0, None):
+        drawing.plot_scores_per_class(["a"], [value], tmp_path / "scores.png", "IoU")
+        pictures.append(_read(tmp_path / "scores.png").min(axis=-1) < 200)
+    number, dash = (np.sum(picture[40:90, 30:]) for picture in pictures)
+    assert 0 < dash < number / 4
+    with pytest.raises(ValueError, match="values: must be 2, one a name; received: 1"):
+        drawing.plot_scores_per_class(["a", "b"], [0.5], tmp_path / "scores.png", "IoU")
