@@ -67,6 +67,7 @@ HEEDED_BY = {
     "multi_scale": YOLOS_WITH_PRIORS,
     "tree": ["yolo_v2_darknet19", "yolo_v2_mobilenet_v2"],
     "image_labels": ["yolo_v2_darknet19", "yolo_v2_mobilenet_v2"],
+    "boxes_first": ["yolo_v2_darknet19", "yolo_v2_mobilenet_v2"],
     "roi_pooling": ["mask_rcnn_mobilenet_v2"],
     "roi_strides": ["mask_rcnn_mobilenet_v2"],
     "anchor_scale": [
@@ -130,6 +131,12 @@ flags.DEFINE_list(
     None,
     "Classes whose pictures train without boxes, by what they show alone (yolo_v2).",
 )
+flags.DEFINE_integer(
+    "boxes_first",
+    None,
+    "Epochs that teach by boxes alone, before the pictures of --image_labels count (yolo_v2).",
+    lower_bound=1,
+)
 flags.DEFINE_enum(
     "roi_pooling", None, ["align", "max"], "RoIAlign or RoI max pooling (mask_rcnn_mobilenet_v2)."
 )
@@ -183,7 +190,7 @@ def build_model(config, train):
         if config.model in models and getattr(config, name) is not None
     }
     # These are of the data.
-    for name in ("multi_scale", "image_labels"):
+    for name in ("multi_scale", "image_labels", "boxes_first"):
         settings.pop(name, None)
     if "image_size" in settings:
         side = settings.pop("image_size")
@@ -249,6 +256,11 @@ def run(config):
     """Trains, evaluates, draws and exports; `config` has the flags as attributes."""
     started = time.perf_counter()
     app.refuse_unheeded(config, "model", HEEDED_BY)
+    if config.boxes_first and not config.image_labels:
+        raise run_folder.RunError(
+            f"--boxes_first: is for classes of --image_labels; received: {config.boxes_first} "
+            "without such classes"
+        )
     workdir = run_folder.prepare(
         config.workdir,
         run_folder.app_flags([run.__module__, app.__name__, sys.argv[0]]),
@@ -314,6 +326,10 @@ def run(config):
             epochs=config.epochs,
             drop_remainder=True,
         )
+        if config.boxes_first:
+            train_batches = data.boxes_first(
+                train_batches, config.boxes_first * steps, first_step=epochs_done * steps
+            )
         if config.multi_scale:
             train_batches = data.multi_scale(
                 train_batches,

@@ -1,16 +1,32 @@
-"""Detection and classification data: readers, augmentation and batches."""
+"""Detection, classification and segmentation data: readers, augmentation and batches."""
 
 import re
 
 from kerasvision.data.augmentation import SSDAugmentation
+from kerasvision.data.border_weights import border_weights
+from kerasvision.data.boxes_first import boxes_first
 from kerasvision.data.classification import ClassificationDataset, load_folder
 from kerasvision.data.classification_augmentation import ClassificationAugmentation
 from kerasvision.data.coco import load_coco
 from kerasvision.data.dataset import DetectionDataset
 from kerasvision.data.multi_scale import multi_scale
 from kerasvision.data.packaged import crop_objects, load_digits, load_fashion_mnist
-from kerasvision.data.pipeline import batches, classification_batches, steps_per_epoch
+from kerasvision.data.pipeline import (
+    batches,
+    classification_batches,
+    resize_labelled,
+    segmentation_batches,
+    steps_per_epoch,
+)
 from kerasvision.data.scenes import Scenes
+from kerasvision.data.segmentation import (
+    CAMVID_CLASSES,
+    SegmentationDataset,
+    from_scenes,
+    load_segmentation_folder,
+    load_segmentation_tfds,
+)
+from kerasvision.data.segmentation_augmentation import SegmentationAugmentation
 from kerasvision.data.solids import KEYPOINT_NAMES
 from kerasvision.data.tfds_sets import from_builder, load_tfds, load_tfds_classification
 from kerasvision.data.voc import load_voc
@@ -35,11 +51,10 @@ def load(name, split="train", *, data_dir=None, download=False, masks=False, key
         ValueError: the name is of another form, or the set cannot be read.
     """
     kind, _, rest = name.partition(":")
-    part = re.fullmatch(r"(.*)\[(\d*):(\d*)\]", split)
-    if part and kind in ("coco", "voc", "yolo"):  # TensorFlow Datasets has parts of its own
-        start, stop = (int(place) if place else None for place in part.groups()[1:])
-        whole = load(name, part[1], masks=masks, keypoints=keypoints)
-        return whole.part(slice(start, stop), split)
+    whole, places = _split_part(split)
+    if places is not None and kind in ("coco", "voc", "yolo"):
+        # TensorFlow Datasets has parts of its own.
+        return load(name, whole, masks=masks, keypoints=keypoints).part(places, split)
     if name == "scenes":
         return _load_scenes(name, split, data_dir, masks, keypoints)
     if kind == "coco" and rest:
@@ -91,6 +106,61 @@ def load_classification(name, split="train", *, data_dir=None, download=False):
     raise ValueError(
         f"dataset must be scenes, fashion_mnist, digits, folder:PATH or tfds:NAME; received: {name}"
     )
+
+
+def load_segmentation(
+    name, split="train", *, class_list=None, data_dir=None, download=False, cells=None
+):
+    """Loads a segmentation set that is named in one word.
+
+    Args:
+        name: `scenes` (drawn on first use), `camvid:PATH`, `folder:PATH` or `tfds:NAME`.
+            `camvid:` is a folder whose labels have the values, or the colours, of the SegNet
+            paper's eleven classes.
+        split: name of the split, such as `train`, `val` or `test`, or a part: `train[:8]`.
+        class_list: path of a text file with a line `value name [red green blue]` for each label
+            value, or the lines themselves with " / " between them; None: that of the set,
+            `classes.txt` in a folder.
+        data_dir: folder of TensorFlow Datasets' files; None: its own default.
+        download: whether `tfds:` sets that are not there may be downloaded.
+        cells: name of the class whose borders get weights, see
+            `SegmentationDataset.with_border_weights`; None: no weights.
+
+    Returns:
+        A `SegmentationDataset`.
+
+    Raises:
+        ValueError: the name is of another form, or the set cannot be read.
+    """
+    kind, _, rest = name.partition(":")
+    if name == "scenes" and class_list is not None:
+        raise ValueError(f"scenes: have classes of their own; received: class list {class_list}")
+    if name == "scenes":
+        builder = Scenes(config="full", data_dir=data_dir)
+        builder.download_and_prepare()
+        dataset = from_scenes(name, builder, split)
+    elif kind == "tfds" and rest:
+        dataset = load_segmentation_tfds(name, rest, split, class_list, data_dir, download)
+    elif kind in ("camvid", "folder") and rest:
+        if kind == "camvid" and class_list is None:
+            class_list = CAMVID_CLASSES
+        whole, places = _split_part(split)
+        dataset = load_segmentation_folder(name, rest, whole, class_list)
+        if places is not None:
+            dataset = dataset.part(places, split)
+    else:
+        raise ValueError(
+            f"dataset must be scenes, camvid:PATH, folder:PATH or tfds:NAME; received: {name}"
+        )
+    return dataset if cells is None else dataset.with_border_weights(cells)
+
+
+def _split_part(split):
+    """Returns the name of a split and the slice of its pictures that is meant, or None."""
+    part = re.fullmatch(r"(.*)\[(\d*):(\d*)\]", split)
+    if not part:
+        return split, None
+    return part[1], slice(*(int(place) if place else None for place in part.groups()[1:]))
 
 
 def _load_scenes(name, split, data_dir, masks=False, keypoints=False):

@@ -60,7 +60,7 @@ class ClassificationDataset(dataset_lib.PictureDataset):
         if missing:
             self.problems.append(
                 f"{self.name}: split {split!r} should have pictures of all "
-                f"{len(self.class_names)} classes; received: none of {_listed(missing)}"
+                f"{len(self.class_names)} classes; received: none of {listed(missing)}"
             )
 
     def _truth(self):
@@ -109,7 +109,7 @@ def load_folder(name, path, split):
     unknown = [entry.name for entry in class_folders if entry.name not in class_names]
     if unknown:
         raise ValueError(
-            f"{folder}: class folders must be those of {train_folder}; received: {_listed(unknown)}"
+            f"{folder}: class folders must be those of {train_folder}; received: {listed(unknown)}"
         )
     beside = [entry for entry in _entries(folder) if _is_picture(entry)]
     if beside:
@@ -122,12 +122,12 @@ def load_folder(name, path, split):
         suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
         raise ValueError(
             f"{folder}: each class folder must hold a picture ({suffixes}); received: none in "
-            f"{_listed(empty)}"
+            f"{listed(empty)}"
         )
     paths, labels = [], []
     for entry, candidates in found.items():
         if folder == root:
-            candidates = _drawn_by_name(entry, candidates, split)
+            candidates = drawn_by_name(entry, candidates, split)
         paths += candidates
         labels += [class_names.index(entry.name)] * len(candidates)
     sizes = dataset_lib.readable_sizes(paths, problems)
@@ -192,7 +192,7 @@ def _pictures_below(folder, problems):
     return found
 
 
-def _drawn_by_name(folder, candidates, split):
+def drawn_by_name(folder, candidates, split):
     """Returns the pictures of a class that belong to split `train` or `val`."""
 
     def digest(path):
@@ -206,6 +206,6 @@ def _drawn_by_name(folder, candidates, split):
     return sorted(drawn)
 
 
-def _listed(names):
+def listed(names):
     """Returns the first five names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,16 +1,16 @@
-"""Batches of pictures with their boxes or their classes, for training and evaluation."""
+"""Batches of pictures with boxes, classes or labels of pixels, for training and evaluation."""
 
 import numpy as np
 import tensorflow as tf
 
-from kerasvision.data import pictures
+from kerasvision.data import pictures, segmentation
 
 
 def steps_per_epoch(dataset, batch_size, *, shard_count=1):
     """Returns the number of batches in an epoch that leaves out the pictures of no full batch.
 
     Args:
-        dataset: `DetectionDataset` or `ClassificationDataset`.
+        dataset: `PictureDataset` of any kind.
         batch_size: pictures in a batch of one shard.
         shard_count: number of shards.
 
@@ -210,6 +210,99 @@ def classification_batches(
         shard_count=shard_count,
         drop_remainder=drop_remainder,
     )
+
+
+def segmentation_batches(
+    dataset,
+    image_shape,
+    batch_size,
+    *,
+    augmentation=None,
+    shuffle=False,
+    seed=0,
+    first_epoch=0,
+    epochs=1,
+    shard_index=0,
+    shard_count=1,
+    drop_remainder=False,
+):
+    """Returns the batches of epochs `first_epoch` to `epochs - 1`, resumable at every epoch.
+
+    Order and augmentation of epoch e depend on (seed, e) alone, as in `batches`. Without
+    augmentation a picture and its labels are resized, see `resize_labelled`.
+
+    Args:
+        dataset: `SegmentationDataset`.
+        image_shape: (height, width, 3) of the batches.
+        batch_size: pictures in a batch of this shard.
+        augmentation: optional `SegmentationAugmentation`, or a callable like it:
+            `augmentation({"images": (h, w, 3) uint8, "segmentation_masks": (h, w) int32},
+            seed=(2,) int64)` returns the same dictionary, all of it in `image_shape`;
+            "pixel_weights" (h, w) float32 are in it if the data set has them.
+        shuffle: whether every epoch has an order of its own.
+        seed: int, of the order and the augmentation.
+        first_epoch, epochs: range of epochs, as `initial_epoch` and `epochs` of `fit`.
+        shard_index, shard_count: takes every `shard_count`-th picture of the (shuffled) epoch,
+            from number `shard_index` on, as in `batches`.
+        drop_remainder: whether the pictures that do not fill a batch are left out of the epoch,
+            or (one epoch only) make a last, smaller batch.
+
+    Returns:
+        A `tf.data.Dataset` of dictionaries: "images" (B, height, width, 3) in 0..255, uint8 or
+        as the augmentation returns them; "segmentation_masks" (B, height, width) int32, classes
+        from 0, -1 = void; "image_ids" (B,) int64; and, if the data set has them, "pixel_weights"
+        (B, height, width) float32.
+
+    Raises:
+        ValueError: too few pictures for a batch, or several epochs without `drop_remainder`.
+    """
+    size = tuple(image_shape[:2])
+
+    def prepare(example, picture_seed):
+        inputs = segmentation.decode(example)
+        if augmentation is None:
+            inputs = resize_labelled(inputs, size)
+        else:
+            inputs = augmentation(inputs, seed=picture_seed)
+        inputs = {
+            name: tf.ensure_shape(values, image_shape if name == "images" else size)
+            for name, values in inputs.items()
+        }
+        return {**inputs, "image_ids": example["image_id"]}
+
+    return _batches(
+        dataset,
+        prepare,
+        batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        first_epoch=first_epoch,
+        epochs=epochs,
+        shard_index=shard_index,
+        shard_count=shard_count,
+        drop_remainder=drop_remainder,
+    )
+
+
+def resize_labelled(example, size):
+    """Resizes a picture and all that its pixels have, without keeping the aspect ratio.
+
+    Args:
+        example: dictionary of "images" (h, w, 3) uint8, "segmentation_masks" (h, w) int32 and
+            optional "pixel_weights" (h, w) float32.
+        size: (height, width) of the result, two integers.
+
+    Returns:
+        The same dictionary: the picture uint8, bilinear and antialiased; of all else the value
+        at the middle of each pixel.
+    """
+    resized = {
+        name: tf.image.resize(values[..., None], size, "nearest")[..., 0]
+        for name, values in example.items()
+        if name != "images"
+    }
+    image = tf.image.resize(example["images"], size, antialias=True)
+    return {"images": tf.cast(tf.round(image), tf.uint8), **resized}
 
 
 def centre_crop(image, size, crop_fraction=1.0):

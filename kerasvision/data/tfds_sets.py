@@ -54,10 +54,10 @@ def load_tfds_classification(name, builder_name, split, data_dir=None, download=
             set.
     """
     builder = open_builder(name, builder_name, data_dir, download)
-    split = _find_split(name, builder, split)
+    split = find_split(name, builder, split)
     features = builder.info.features
     image_key, label_key = _classification_keys(name, features)
-    dataset = _encoded_dataset(builder, split, image_key, (label_key,))
+    dataset = encoded_dataset(builder, split, image_key, (label_key,))
     rows = dataset.map(
         lambda example: (example[label_key], tf.strings.length(example[image_key])),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -134,13 +134,13 @@ def from_builder(name, builder, split, masks=False, keypoint_names=None):
     Raises:
         ValueError: there is no such split, or the features are not those of detection.
     """
-    split = _find_split(name, builder, split)
+    split = find_split(name, builder, split)
     image_key, objects_key, box_key, label_key = _detection_keys(name, builder.info.features)
     features = builder.info.features
     static_size = features[image_key].shape[:2]
     has_ids = "image/id" in features and np.issubdtype(features["image/id"].np_dtype, np.integer)
     keys = (objects_key, *_OPTIONAL_KEYS, *(["instances"] if masks else []))
-    dataset = _encoded_dataset(builder, split, image_key, keys)
+    dataset = encoded_dataset(builder, split, image_key, keys)
 
     def annotations(example):
         found = example[objects_key]
@@ -204,7 +204,7 @@ def from_builder(name, builder, split, masks=False, keypoint_names=None):
     )
 
 
-def _find_split(name, builder, split):
+def find_split(name, builder, split):
     """Returns the builder's name of a split that holds pictures."""
     splits = builder.info.splits
     whole, bracket, part = split.partition("[")
@@ -220,7 +220,7 @@ def _find_split(name, builder, split):
     return split
 
 
-def _encoded_dataset(builder, split, image_key, other_keys):
+def encoded_dataset(builder, split, image_key, other_keys):
     """Returns the examples in a fixed order, pictures undecoded, with those keys that exist."""
     features = builder.info.features
     return builder.as_dataset(
