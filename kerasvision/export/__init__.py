@@ -13,9 +13,11 @@ from kerasvision.export.litert_classifier import (
     export_litert_embedder,
 )
 from kerasvision.export.litert_detector import LiteRTDetector, export_litert
+from kerasvision.export.litert_segmenter import LiteRTSegmenter, export_litert_segmenter
 from kerasvision.export.saved_model import (
     SavedModelClassifier,
     SavedModelDetector,
+    SavedModelSegmenter,
     export_saved_model,
 )
 
@@ -86,6 +88,34 @@ def export_embedder(model, workdir, formats, dataset=None):
     for name in formats:
         path = pathlib.Path(workdir, f"embedder_{name}.tflite")
         export_litert_embedder(model, path, name, images)
+
+
+def export_segmenter(model, workdir, formats, dataset=None):
+    """Exports a segmenter as `workdir`/saved_model and `workdir`/model_{precision}.tflite.
+
+    Args:
+        model: `kerasvision.segmentation.Segmenter`.
+        workdir: folder for the exports.
+        formats: list out of "saved_model", "float32", "float16" and "int8".
+        dataset: `kerasvision.data.SegmentationDataset`, on 128 pictures of which int8 is
+            calibrated; None: no int8.
+
+    Raises:
+        ValueError: an unknown format, or int8 without pictures.
+        ExportError: an export does not compute what the model does.
+    """
+    _check_formats(formats, ("saved_model", *PRECISIONS), dataset)
+    images = None
+    if "int8" in formats:
+        images = _first_images(
+            data.segmentation_batches(dataset, model.image_shape, 16, shuffle=True, seed=0)
+        )
+    for name in formats:
+        if name == "saved_model":
+            export_saved_model(model, pathlib.Path(workdir, name))
+        else:
+            path = pathlib.Path(workdir, f"model_{name}.tflite")
+            export_litert_segmenter(model, path, name, images)
 
 
 def _check_formats(formats, known, dataset):

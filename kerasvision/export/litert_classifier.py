@@ -64,6 +64,9 @@ class LiteRTClassifier:
     def __init__(self, path, num_threads=None):
         self.class_names = mediapipe_metadata.read_labels(path)
         self._model = litert.ImageModel(path, [PROBABILITIES], num_threads)
+        shape = self._model.output_shapes[PROBABILITIES]
+        if len(shape) != 2:
+            raise ValueError(f"{path}: expected probabilities (1, C); received: {shape}")
         self.image_shape = self._model.image_shape
 
     def predict_on_batch(self, images):

@@ -51,6 +51,18 @@ def embedder_metadata(name):
     return builder.model(name, [builder.feature("embedding")])
 
 
+def segmenter_metadata(name):
+    """The metadata, as bytes, of a segmenter from one RGB image to probabilities by class."""
+    options = _Builder()
+    # ImageSegmenterOptions of image_segmenter_metadata_schema.fbs; left out is the activation,
+    # NONE: MediaPipe takes the numbers as they are.
+    options.Finish(options.table(2), b"V001")
+    builder = _Builder()
+    outputs = [builder.feature("probabilities", TENSOR_AXIS_LABELS)]
+    custom = builder.custom("SEGMENTER_METADATA", bytes(options.Output()))
+    return builder.model(name, outputs, [custom])
+
+
 class _Builder(flatbuffers.Builder):
     """Writes tables of the schema, whose fields are numbered slots."""
 
@@ -89,13 +101,23 @@ class _Builder(flatbuffers.Builder):
             files = [self.table(5, [(0, self.CreateString(LABELS))], [(2, labels)])]
         return self.tensor(name, FEATURE, self.table(0), files)
 
-    def model(self, name, outputs):
+    def custom(self, name, content):
+        """CustomMetadata: bytes for one task, a FlatBuffer themselves."""
+        self.StartVector(1, len(content), 16)
+        for byte in reversed(content):
+            self.PrependByte(byte)
+        data = self.EndVector()
+        return self.table(2, [(0, self.CreateString(name)), (1, data)])
+
+    def model(self, name, outputs, custom=()):
         """ModelMetadata, as bytes, of a model from one RGB image."""
         image = self.tensor("image", IMAGE, self.table(2, numbers=[(0, RGB)]))
-        subgraph = self.table(10, [(2, self.tables([image])), (3, self.tables(outputs))])
+        subgraph = [(2, self.tables([image])), (3, self.tables(outputs))]
+        if custom:
+            subgraph.append((9, self.tables(custom)))
         offsets = [
             (0, self.CreateString(name)),
-            (3, self.tables([subgraph])),
+            (3, self.tables([self.table(10, subgraph)])),
             (7, self.CreateString("1.0.0")),
         ]
         self.Finish(self.table(8, offsets), b"M001")

@@ -17,10 +17,11 @@ def export_saved_model(model, path):
 
     Its signature `serve` takes images (B, H, W, 3) uint8, RGB. A detector returns "boxes"
     (B, K, 4), "scores" (B, K), "labels" (B, K) int32 and "count" (B,) int32, and "masks" or
-    "keypoints" if it finds any; a classifier "output_0", probabilities (B, C).
+    "keypoints" if it finds any; a classifier "output_0", probabilities (B, C), and a segmenter
+    "output_0", probabilities (B, h, w, C).
 
     Args:
-        model: a `kerasvision.detection.Detector` or a `Classifier`.
+        model: a `kerasvision.detection.Detector`, a `Classifier` or a `Segmenter`.
         path: of the folder.
     """
     model.export(path, verbose=False)
@@ -70,10 +71,42 @@ class SavedModelClassifier:
     def __init__(self, path):
         self.class_names = _read_labels(path)
         self._model = _ImageModel(path, [PROBABILITIES])
+        shape = self._model.output_shapes[PROBABILITIES]
+        if len(shape) != 2:
+            raise ValueError(f"{path}: expected probabilities (B, C); received: {shape}")
         self.image_shape = self._model.image_shape
 
     def predict_on_batch(self, images):
         """Probabilities (B, C) of images (B, H, W, 3), uint8 or float 0 to 255."""
+        return self._model(images)[PROBABILITIES]
+
+
+class SavedModelSegmenter:
+    """A segmenter from a folder that `export_saved_model` wrote.
+
+    Args:
+        path: of the folder.
+
+    Attributes:
+        class_names: list of str.
+        image_shape: (height, width, 3) of the images.
+        output_size: (height, width) of the probabilities: the middle of the images.
+
+    Raises:
+        ValueError: the folder has no SavedModel, a damaged one, or one of another kind.
+    """
+
+    def __init__(self, path):
+        self.class_names = _read_labels(path)
+        self._model = _ImageModel(path, [PROBABILITIES])
+        shape = self._model.output_shapes[PROBABILITIES]
+        if len(shape) != 4:
+            raise ValueError(f"{path}: expected probabilities (B, h, w, C); received: {shape}")
+        self.image_shape = self._model.image_shape
+        self.output_size = shape[1:3]
+
+    def predict_on_batch(self, images):
+        """Probabilities (B, h, w, C) of images (B, H, W, 3), uint8 or float 0 to 255."""
         return self._model(images)[PROBABILITIES]
 
 
@@ -104,6 +137,7 @@ class _ImageModel:
                 f"received: {', '.join(types)} to {', '.join(sorted(received))}"
             )
         self.image_shape = tuple(inputs[0].shape[1:])
+        self.output_shapes = {name: tuple(spec.shape) for name, spec in received.items()}
         self._input_name = inputs[0].name
 
     def __call__(self, images):

@@ -13,7 +13,14 @@ from keras import layers
 
 from kerasvision.classification import Classifier
 from kerasvision.detection import ssdlite
-from kerasvision.export import export_litert, export_litert_classifier, export_litert_embedder
+from kerasvision.export import (
+    export_litert,
+    export_litert_classifier,
+    export_litert_embedder,
+    export_litert_segmenter,
+)
+from kerasvision.layers import MaxPoolingWithIndices2D, MaxUnpooling2D
+from kerasvision.segmentation import Segmenter
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
@@ -130,6 +137,43 @@ def embedder_files(classifier, pictures, tmp_path_factory):
     files = {p: folder / f"embedder_{p}.tflite" for p in ("float32", "float16", "int8")}
     for precision, path in files.items():
         export_litert_embedder(classifier, path, precision, pictures)
+    return files
+
+
+def segmenter_network(class_count=3):
+    """Logits for every pixel: pooling and unpooling by its indices, then a learnt upsampling."""
+    images = keras.Input((96, 96, 3), name="images")
+    x = layers.Rescaling(1 / 127.5, -1.0, name="normalize")(images)
+    x = layers.Conv2D(16, 3, 2, padding="same", use_bias=False, name="conv1")(x)
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.5)(x))
+    x, indices = MaxPoolingWithIndices2D(name="pool")(x)
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="conv2")(x)
+    x = MaxUnpooling2D(name="unpool")(x, indices)
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="conv3")(x)
+    logits = layers.Conv2DTranspose(class_count, 4, 2, padding="same", name="logits")(x)
+    return keras.Model(images, logits)
+
+
+@pytest.fixture(scope="session")
+def segmenter(pictures):
+    """A small segmenter that has learnt the pictures by heart."""
+    keras.utils.set_random_seed(0)
+    model = Segmenter(segmenter_network(), ["ground", "red", "blue"])
+    model.compile(keras.optimizers.Adam(1e-2))
+    masks = np.where(pictures[..., 0] > 200, 1, np.where(pictures[..., 2] > 200, 2, 0))
+    for _ in range(40):
+        batch = {"images": pictures.astype("float32"), "segmentation_masks": masks}
+        model.train_on_batch(batch)
+    return model
+
+
+@pytest.fixture(scope="session")
+def segmenter_files(segmenter, pictures, tmp_path_factory):
+    """Paths of the segmenter's .tflite files by precision."""
+    folder = tmp_path_factory.mktemp("segmenter")
+    files = {p: folder / f"model_{p}.tflite" for p in ("float32", "float16", "int8")}
+    for precision, path in files.items():
+        export_litert_segmenter(segmenter, path, precision, pictures)
     return files
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasvision.export import LiteRTDetector
+from kerasvision.export import LiteRTDetector, LiteRTSegmenter
 from kerasvision.ops import boxes as box_ops
 
 
@@ -76,3 +76,30 @@ def test_image_embedder_agrees(
     found = np.array([row["embedding"] for row in rows])
     np.testing.assert_allclose(found, expected, atol=tolerance)
     np.testing.assert_allclose(np.sum(found * expected, axis=1), 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_image_segmenter_agrees(segmenter, segmenter_files, pictures, mediapipe, precision):
+    """MediaPipe's ImageSegmenter loads the file as it is, and sees what Keras sees."""
+    expected = segmenter.predict_on_batch(pictures)
+    if precision == "int8":
+        expected = LiteRTSegmenter(segmenter_files[precision]).predict_on_batch(pictures)
+    path = segmenter_files[precision]
+    rows = mediapipe("mediapipe_segment.py", path, pictures, "--probabilities")
+    for row, probabilities in zip(rows, expected):
+        assert row["labels"] == ["ground", "red", "blue"]
+        # Already softmaxed, which MediaPipe doesn't do once more.
+        np.testing.assert_allclose(row["probabilities"], probabilities, atol=1e-4)
+        assert np.mean(row["mask"] == probabilities.argmax(axis=-1)) > 0.999
+
+
+def test_image_segmenter_enlarges_to_the_picture(segmenter, segmenter_files, pictures, mediapipe):
+    """Probabilities bilinearly; the mask pixel by pixel, without classes between two."""
+    larger = [cv2.resize(p, (288, 192), interpolation=cv2.INTER_NEAREST) for p in pictures]
+    path = segmenter_files["float32"]
+    rows = mediapipe("mediapipe_segment.py", path, larger, "--probabilities")
+    for i, probabilities in enumerate(segmenter.predict_on_batch(pictures)):
+        expected = cv2.resize(probabilities, (288, 192))
+        np.testing.assert_allclose(rows[i]["probabilities"], expected, atol=1e-3)
+        assert np.mean(rows[i]["mask"] == expected.argmax(axis=-1)) > 0.99
+        assert set(np.unique(rows[i]["mask"])) == {0, 2 if i % 2 else 1}

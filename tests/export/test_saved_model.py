@@ -8,13 +8,17 @@ from kerasvision.detection import load_detector
 from kerasvision.export import (
     LiteRTClassifier,
     LiteRTEmbedder,
+    LiteRTSegmenter,
     SavedModelClassifier,
     SavedModelDetector,
+    SavedModelSegmenter,
     export_all,
     export_classifier,
     export_embedder,
     export_saved_model,
+    export_segmenter,
 )
+from kerasvision.segmentation import load_segmenter
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,22 @@ def test_classifier_equals_keras(classifier, saved, pictures, tmp_path):
         SavedModelDetector(tmp_path / "saved_model")
     with pytest.raises(ValueError, match="expected uint8 images to output_0; received: uint8 to b"):
         SavedModelClassifier(saved)
+
+
+def test_segmenter_equals_keras(segmenter, classifier, pictures, tmp_path):
+    export_saved_model(segmenter, tmp_path / "saved_model")
+    exported = load_segmenter(tmp_path / "saved_model")
+    assert isinstance(exported, SavedModelSegmenter)
+    assert exported.class_names == ["ground", "red", "blue"]
+    assert exported.image_shape == (96, 96, 3) and exported.output_size == (96, 96)
+    for images in (pictures, pictures[:1].astype("float32")):
+        found = exported.predict_on_batch(images)
+        np.testing.assert_allclose(found, segmenter.predict_on_batch(images), atol=1e-5)
+    with pytest.raises(ValueError, match=r"expected probabilities \(B, C\); .* \(None, 96, 96, 3"):
+        SavedModelClassifier(tmp_path / "saved_model")
+    export_saved_model(classifier, tmp_path / "classifier")
+    with pytest.raises(ValueError, match=r"expected probabilities \(B, h, w, C\); .* \(None, 2\)"):
+        SavedModelSegmenter(tmp_path / "classifier")
 
 
 def test_other_folders_are_refused(saved, tmp_path):
@@ -122,3 +142,29 @@ def test_export_classifier_and_embedder(classifier, pictures, tmp_path, capfd):
             export(classifier, workdir, [wrong], dataset)
         with pytest.raises(ValueError, match="int8 needs a dataset"):
             export(classifier, workdir, ["int8"])
+
+
+def test_export_segmenter(segmenter, pictures, tmp_path, capfd):
+    for name in ("images", "labels"):
+        (tmp_path / "set" / "train" / name).mkdir(parents=True)
+    (tmp_path / "set" / "classes.txt").write_text("0 ground\n1 red\n2 blue\n")
+    for i, picture in enumerate(pictures):
+        labels = np.where(picture[..., 0] > 200, 1, np.where(picture[..., 2] > 200, 2, 0))
+        folder = tmp_path / "set" / "train"
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), picture[:, :, ::-1])
+        cv2.imwrite(str(folder / "labels" / f"{i}.png"), labels)
+    dataset = data.load_segmentation(f"folder:{tmp_path / 'set'}", "train")
+    workdir = tmp_path / "out"
+    workdir.mkdir()
+    capfd.readouterr()
+    export_segmenter(segmenter, workdir, ["saved_model", "float16", "int8"], dataset)
+    assert capfd.readouterr() == ("", "")
+    names = sorted(path.name for path in workdir.iterdir())
+    assert names == ["model_float16.tflite", "model_int8.tflite", "saved_model"]
+    found = LiteRTSegmenter(workdir / "model_int8.tflite").predict_on_batch(pictures)
+    np.testing.assert_allclose(found, segmenter.predict_on_batch(pictures), atol=0.1)
+
+    with pytest.raises(ValueError, match="formats must be out of .*; received: onnx"):
+        export_segmenter(segmenter, workdir, ["onnx"], dataset)
+    with pytest.raises(ValueError, match="int8 needs a dataset"):
+        export_segmenter(segmenter, workdir, ["int8"])

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 # These are for MediaPipe's own environment.
-ELSEWHERE = ("mediapipe_classify", "mediapipe_detect")
+ELSEWHERE = ("mediapipe_classify", "mediapipe_detect", "mediapipe_segment")
 TOOLS = sorted((pathlib.Path(__file__).parents[2] / "tools").glob("*.py"))
 
 
