@@ -1,4 +1,4 @@
-"""Exports a trained detector or classifier: SavedModel, and LiteRT files for phones.
+"""Exports a trained detector, classifier or segmenter: SavedModel, and LiteRT files for phones.
 
   python apps/export_model.py --model=runs/quickstart --dataset=scenes --workdir=exports
   python apps/export_model.py --model=runs/cats --dataset=folder:CATS --embedder
@@ -6,9 +6,12 @@
 --model is a run folder or a .keras file. Each .tflite takes one uint8 RGB picture, and carries the
 metadata and labels with which MediaPipe loads it as it is: a detector's returns boxes, classes,
 scores and their number, for its ObjectDetector (with masks or keypoints it is for LiteRT alone); a
-classifier's returns probabilities, for its ImageClassifier. int8 needs pictures like those of the
-training (--dataset, --split), from which it learns the range of every tensor.
+classifier's returns probabilities, for its ImageClassifier, and a segmenter's those of every pixel,
+for its ImageSegmenter. int8 needs pictures like those of the training (--dataset, --split), from
+which it learns the range of every tensor.
 """
+
+import functools
 
 from absl import flags
 
@@ -19,8 +22,9 @@ flags.DEFINE_string(
     "dataset",
     None,
     f"Pictures to calibrate int8 on; for a detector {app.DETECTION_DATASETS[:-1]}; for a "
-    f"classifier {app.CLASSIFICATION_DATASETS}",
+    f"classifier {app.CLASSIFICATION_DATASETS[:-1]}; for a segmenter {app.SEGMENTATION_DATASETS}",
 )
+flags.DEFINE_string("class_list", None, "Of a segmenter's data set, as in training.")
 flags.DEFINE_string("split", "train", "Split to calibrate on.")
 flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets' files.")
 flags.DEFINE_bool("download", False, "Download a data set that is not there yet.")
@@ -48,15 +52,19 @@ def run(config):
     from kerasvision import data, export
     from kerasvision.classification import Classifier
     from kerasvision.detection import Detector
+    from kerasvision.segmentation import Segmenter
 
     model = run_folder.load_model(config.model)
     if isinstance(model, Detector):
         load, export_to = data.load, export.export_all
     elif isinstance(model, Classifier):
         load, export_to = data.load_classification, export.export_classifier
+    elif isinstance(model, Segmenter):
+        load = functools.partial(data.load_segmentation, class_list=config.class_list)
+        export_to = export.export_segmenter
     else:
         raise run_folder.RunError(
-            f"--model={config.model}: must be a detector or a classifier; "
+            f"--model={config.model}: must be a detector, a classifier or a segmenter; "
             f"received: {type(model).__name__}"
         )
     formats = config.export

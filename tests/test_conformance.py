@@ -11,6 +11,7 @@ from keras import ops
 
 import kerasvision.detection
 import kerasvision.layers
+import kerasvision.segmentation
 from kerasvision import layers
 from kerasvision.backbones import cifar_resnet, resnet18
 from kerasvision.classification import Classifier, box_regressor, weak_localizer
@@ -31,6 +32,17 @@ from kerasvision.detection import (
     yolo_v3,
 )
 from kerasvision.ops import boxes, matching, nms, roi, roi_pooling, sampling, unpooling
+from kerasvision.segmentation import (
+    deconvnet,
+    fcn8s,
+    fcn16s,
+    fcn32s,
+    load_segmenter,
+    refinenet,
+    segnet,
+    segnet_basic,
+    unet,
+)
 
 
 def images(side):
@@ -302,8 +314,20 @@ DETECTORS = {
     "yolo_v2, word tree": (lambda: yolo_v2(resnet(), 3, filters=8, parents=[-1, 0, 0]), 64),
     "yolo_v3": (lambda: yolo_v3(resnet(), 2, filters=8, head_depth=1), 64),
 }
+SEGMENTERS = {
+    "fcn32s": (lambda: fcn32s(2, (32, 32, 3), units=4, padding=0), 32),
+    "fcn16s": (lambda: fcn16s(2, (32, 32, 3), units=4, padding=0), 32),
+    "fcn8s": (lambda: fcn8s(2, (32, 32, 3), units=4), 32),
+    "deconvnet": (lambda: deconvnet(2, (32, 32, 3), units=4), 32),
+    "unet": (lambda: unet(2, (188, 188, 3), filters=2), 188),
+    "unet, same": (lambda: unet(2, (32, 32, 3), filters=4, padding="same"), 32),
+    "segnet": (lambda: segnet(2, (32, 32, 3)), 32),
+    "segnet_basic": (lambda: segnet_basic(2, (32, 32, 3)), 32),
+    "refinenet": (lambda: refinenet(resnet(), 2, filters=8), 64),
+}
 MODELS = {
     **DETECTORS,
+    **SEGMENTERS,
     "Classifier": (
         lambda: Classifier(
             cifar_resnet((32, 32, 3), num_classes=2, depth=8, classifier_activation=None)
@@ -321,9 +345,13 @@ COUNTS = {
 }
 
 
-def slow_but(*quick):
-    """The names of all detectors, of which few take part in every run of the tests."""
-    return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in DETECTORS]
+def slow_but(names, *quick):
+    """Names of models, of which few take part in every run of the tests."""
+    return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in names]
+
+
+# Those on VGG-16 have 15 million weights at least.
+QUICK = [n for n in MODELS if n not in ("fcn32s", "fcn16s", "fcn8s", "deconvnet", "segnet")]
 
 
 def as_numpy(value):
@@ -392,6 +420,12 @@ def test_the_lists_are_complete():
     listed = {name.partition(",")[0] for name in DETECTORS}
     assert functions - {"load_detector"} == listed | set(COUNTS) | elsewhere
     assert kerasvision.detection.SSD is SSD
+    functions = {
+        name for name, value in vars(kerasvision.segmentation).items() if inspect.isfunction(value)
+    }
+    elsewhere = {"refinenet_mobilenet_v2", "refinenet_resnet101", "refinenet_resnet50"}
+    listed = {name.partition(",")[0] for name in SEGMENTERS}
+    assert functions - {"load_segmenter"} == listed | elsewhere
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -492,9 +526,12 @@ def test_layer_is_the_same_in_litert(name, in_litert):
     assert_equal(received, as_numpy(model(inputs)), 1e-5)
 
 
-def batch_of(side):
-    """Two pictures with one object each, and all that any model learns from."""
+def batch_of(side, name):
+    """Two pictures with one object each, and all that the model of this name may learn from."""
     rng = np.random.default_rng(0)
+    if name in SEGMENTERS:
+        masks = rng.integers(-1, 2, (2, side // 4, side // 4)).repeat(4, axis=1).repeat(4, axis=2)
+        return {"images": images(side), "segmentation_masks": masks.astype("int32")}
     return {
         "images": images(side),
         "labels": np.array([0, 1]),  # of the pictures
@@ -509,20 +546,26 @@ def batch_of(side):
 
 @pytest.mark.parametrize(
     "name",
-    # The other detectors, or parts of them, learn in tests of their own.
-    [*slow_but("retinanet", "yolo_v1", "yolo_v2"), *(n for n in MODELS if n not in DETECTORS)],
+    # The other detectors, or parts of them, and the segmenters learn in tests of their own.
+    slow_but(
+        MODELS,
+        "retinanet",
+        "yolo_v1",
+        "yolo_v2",
+        *(n for n in MODELS if n not in DETECTORS and n not in SEGMENTERS),
+    ),
 )
 def test_model_lowers_its_loss(name):
     make, side = MODELS[name]
     keras.utils.set_random_seed(0)
     model = make()
     model.compile(keras.optimizers.Adam(0.001))
-    batch = batch_of(side)
+    batch = batch_of(side, name)
     losses = [model.train_on_batch(batch, return_dict=True)["loss"] for _ in range(5)]
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(MODELS, *QUICK))
 def test_model_in_mixed_precision_answers_in_float32(name):
     make, side = MODELS[name]
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
@@ -537,7 +580,7 @@ def test_model_in_mixed_precision_answers_in_float32(name):
         assert np.isfinite(found).all() and found.dtype in (np.float32, np.int32)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(MODELS, *QUICK))
 def test_model_survives_a_file(name, tmp_path):
     make, side = MODELS[name]
     model = make()
@@ -547,11 +590,11 @@ def test_model_survives_a_file(name, tmp_path):
     assert_equal(loaded.predict(images(side), verbose=0), expected)
 
 
-@pytest.mark.parametrize("name", slow_but("retinanet"))
-def test_detector_has_the_same_loss_compiled(name, compiled):
-    make, side = DETECTORS[name]
+@pytest.mark.parametrize("name", slow_but([*DETECTORS, *SEGMENTERS], "retinanet", "segnet_basic"))
+def test_model_has_the_same_loss_compiled(name, compiled):
+    make, side = MODELS[name]
     keras.utils.set_random_seed(0)
-    model, batch = make(), batch_of(side)
+    model, batch = make(), batch_of(side, name)
 
     def loss(*leaves):
         x = keras.tree.pack_sequence_as(batch, leaves)
@@ -583,7 +626,7 @@ def with_detections(make, pictures):
     raise AssertionError("no weights lead to detections")
 
 
-@pytest.mark.parametrize("name", slow_but("faster_rcnn"))
+@pytest.mark.parametrize("name", slow_but(DETECTORS, "faster_rcnn"))
 def test_detector_survives_its_exports(name, tmp_path):
     """SavedModel and LiteRT, of built-in operators, find what Keras finds."""
     if keras.backend.backend() != "tensorflow":
@@ -605,6 +648,31 @@ def test_detector_survives_its_exports(name, tmp_path):
         for key, values in expected.items():
             assert found[key].dtype == values.dtype
             np.testing.assert_allclose(found[key], values, atol=2e-3, err_msg=f"{path} {key}")
+
+
+@pytest.mark.parametrize("name", slow_but(SEGMENTERS, "segnet_basic"))
+def test_segmenter_survives_its_exports(name, tmp_path):
+    """SavedModel and LiteRT, of built-in operators, say what Keras says."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the exports are TensorFlow's")
+    from kerasvision import export
+
+    make, side = SEGMENTERS[name]
+    keras.utils.set_random_seed(0)
+    model = make()
+    for weight in model.trainable_weights:  # the scores of some start at zero
+        if len(weight.shape) > 1 and not np.any(weight):
+            weight.assign(np.random.default_rng(0).normal(0, 0.1, weight.shape))
+    expected = model.predict_on_batch(images(side).astype("uint8"))
+    assert expected.std() > 1e-3
+    export.export_segmenter(model, tmp_path, ["saved_model", "float32"])
+    for path in (tmp_path / "saved_model", tmp_path / "model_float32.tflite"):
+        exported = load_segmenter(path)
+        assert exported.image_shape == model.image_shape
+        assert exported.output_size == model.output_size
+        assert exported.class_names == model.class_names
+        found = exported.predict_on_batch(images(side).astype("uint8"))
+        np.testing.assert_allclose(found, expected, atol=2e-3, err_msg=str(path))
 
 
 @pytest.mark.parametrize("name", COUNTS)

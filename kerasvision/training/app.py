@@ -13,6 +13,10 @@ DETECTION_DATASETS = "scenes (built in), tfds:NAME, voc:PATH, coco:ANNOTATIONS.j
 CLASSIFICATION_DATASETS = (
     "scenes (built in), fashion_mnist, digits, folder:PATH (a folder a class) or tfds:NAME."
 )
+SEGMENTATION_DATASETS = (
+    "scenes (built in), camvid:PATH or folder:PATH (pictures in SPLIT/images, PNG files of the "
+    "same names in SPLIT/labels), or tfds:NAME."
+)
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 
 
@@ -90,7 +94,7 @@ def load_splits(load, config):
     """Loads what a training app trains on, evaluates after epochs, and tests in the end.
 
     Args:
-        load: `data.load` or `data.load_classification`.
+        load: `data.load`, `data.load_classification` or `data.load_segmentation`.
         config: has the flags of `define_flags` as attributes.
 
     Returns:

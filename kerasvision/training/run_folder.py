@@ -9,7 +9,7 @@ from absl import flags
 
 FLAGFILE = "flags.txt"
 # Flags that say where and how to run, not what: a run may go on with others.
-FREE_FLAGS = ("workdir", "resume", "data_dir", "download", "nodownload", "export")
+FREE_FLAGS = ("workdir", "resume", "noresume", "data_dir", "download", "nodownload", "export")
 
 
 class RunError(Exception):
