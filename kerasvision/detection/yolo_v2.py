@@ -239,6 +239,10 @@ class YOLOv2(YOLOWithPriors):
         class_names: C names; None: "0", "1", ….
         parents: the `parents` of a `WordTree` of the classes; None: no tree.
         tree_threshold: probability down to which a detection descends the tree.
+        label_objectness: in an image without boxes a class is learnt from the prediction that
+            finds it most probable of those whose objectness is at least this share of the
+            image's highest. 0: of all, as in the paper; but then a class may settle on the
+            background, of which no image with boxes says what it is not.
         ignore_threshold: a prediction that no object has for its own isn't punished for its
             objectness if it overlaps one by more than this IoU.
         object_scale, no_object_scale, coord_scale, class_scale: weights of the terms, as in the
@@ -255,6 +259,7 @@ class YOLOv2(YOLOWithPriors):
         class_names=None,
         parents=None,
         tree_threshold=0.5,
+        label_objectness=0.5,
         ignore_threshold=0.6,
         object_scale=5.0,
         no_object_scale=1.0,
@@ -280,6 +285,7 @@ class YOLOv2(YOLOWithPriors):
         self.parents = None if parents is None else list(parents)
         self.word_tree = None if parents is None else WordTree(self.class_names, parents)
         self.tree_threshold = tree_threshold
+        self.label_objectness = label_objectness
         self.ignore_threshold = ignore_threshold
         self.object_scale = object_scale
         self.no_object_scale = no_object_scale
@@ -336,6 +342,8 @@ class YOLOv2(YOLOWithPriors):
         one_hot = ops.one_hot(labels, self.num_classes, dtype="float32")
         present = ops.max(one_hot, axis=1) * (1.0 - has_boxes[:, None])
         scores = log_probabilities + ops.log_sigmoid(predicted.objectness)[..., None]
+        least = self.label_objectness * ops.max(objectness, axis=1, keepdims=True)
+        scores = ops.where((objectness >= least)[..., None], scores, -float("inf"))
         best = ops.argmax(ops.stop_gradient(scores), axis=1)
         best_of_class = ops.take_along_axis(log_probabilities, best[:, None], axis=1)[:, 0]
         of_class -= ops.sum(present * best_of_class)
@@ -371,6 +379,7 @@ class YOLOv2(YOLOWithPriors):
             **super().get_config(),
             "parents": self.parents,
             "tree_threshold": self.tree_threshold,
+            "label_objectness": self.label_objectness,
             "ignore_threshold": self.ignore_threshold,
             "object_scale": self.object_scale,
             "no_object_scale": self.no_object_scale,

@@ -93,7 +93,7 @@ def decoded(row, column, k, outputs, size):
     return np.array([cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2]) / [*size, *size]
 
 
-def reference_terms(maps, batch, tree, size):
+def reference_terms(maps, batch, tree, size, share=0.5):
     """The five terms, prediction by prediction."""
     truth, terms = batch["bounding_boxes"], np.zeros(5)
     has_boxes = batch.get("has_boxes", [True] * len(maps))
@@ -102,7 +102,10 @@ def reference_terms(maps, batch, tree, size):
         if not has_boxes[b]:
             for label in set(labels) - {-1}:
                 best, best_score = None, -1.0
+                surest = max(sigmoid(outputs[4]) for _, _, _, outputs in every_prediction(x))
                 for _, _, _, outputs in every_prediction(x):
+                    if sigmoid(outputs[4]) < share * surest:
+                        continue
                     score = sigmoid(outputs[4]) * probabilities(outputs[5:], tree)[label]
                     if score > best_score:
                         best, best_score = outputs, score
@@ -156,6 +159,24 @@ def test_loss_equals_reference(models, name, batch, rows, columns):
     loss, terms = found_terms(models[name], maps, batch)
     np.testing.assert_allclose(terms, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(loss, expected.sum(), rtol=1e-4)
+
+
+def test_a_label_without_a_box_is_learnt_where_there_is_an_object(models):
+    """Background that finds a class probable is left alone, unless all may learn (the paper)."""
+    model, batch = models["softmax"], batch_of(np.zeros((1, 1, 4)), [[2]], [False])
+    maps = np.zeros((1, 2, 2, 30), "f4")
+    maps[..., 4::10] = -4.0
+    maps[0, 1, 1, 4] = 2.0  # an object, of another class by now
+    maps[0, 1, 1, 5] = 6.0
+    maps[0, 0, 0, 7] = 9.0  # background
+    for share, place in ((0.5, (1, 1)), (0.0, (0, 0))):
+        model.label_objectness = share
+        try:
+            found = gradients(model, maps, batch)[0]
+        finally:
+            model.label_objectness = 0.5
+        changed = {tuple(p) for p in np.argwhere(np.abs(found[..., 5:10]).max(axis=-1) > 1e-6)}
+        assert changed == {place}
 
 
 def gradients(model, maps, batch):
