@@ -375,7 +375,7 @@ def captioned_sheet(pictures, captions, path, title="", columns=5, cell=200, mar
     return sheet
 
 
-def plot_confusion(matrix, class_names, path):
+def plot_confusion(matrix, class_names, path, unit="pictures"):
     """Saves a picture of a confusion matrix: a row a true class, a column a predicted one.
 
     The colour of a cell is its share of the row, on a scale of square roots, on which a few
@@ -386,6 +386,7 @@ def plot_confusion(matrix, class_names, path):
         matrix: (C, C) integers, as of `kerasvision.metrics.confusion`.
         class_names: C names.
         path: of the PNG.
+        unit: what was counted, in words.
 
     Raises:
         ValueError: the matrix is not (C, C).
@@ -434,8 +435,8 @@ def plot_confusion(matrix, class_names, path):
                 color="white" if shares[y, x] > 0.35 else "black",
             )
     total = int(matrix.sum())
-    right = f"accuracy {matrix.trace() / total:.3f}" if total else "no pictures"
-    axes.set_title(f"{right}, {total} pictures" if total else right)
+    accuracy = f"accuracy {matrix.trace() / max(total, 1):.3f}, {total} {unit}"
+    axes.set_title(accuracy if total else f"no {unit}")
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
@@ -444,15 +445,20 @@ def plot_history(history, path):
 
     Args:
         history: dict of name to one value an epoch, None where an epoch has none. Names that end
-            in "loss" go to the left, those with "AP", "accuracy" or "top" to the right, others
-            nowhere. A name with "val_" is drawn dashed in the colour of its counterpart without,
-            if there is one.
+            in "loss" go to the left, those with "AP", "iou", "accuracy" or "top" to the right,
+            others nowhere. A name with "val_" is drawn dashed in the colour of its counterpart
+            without, if there is one.
         path: of the PNG.
     """
-    scores = [name for name in history if any(part in name for part in ("AP", "accuracy", "top"))]
+    parts = ("AP", "iou", "accuracy", "top")
+    scores = [name for name in history if any(part in name for part in parts)]
     kinds = [
         words
-        for part, words in (("accuracy", "accuracy"), ("AP", "average precision"))
+        for part, words in (
+            ("accuracy", "accuracy"),
+            ("iou", "mean IoU"),
+            ("AP", "average precision"),
+        )
         if any(part in name for name in scores)
     ]
     panels = {

@@ -110,7 +110,7 @@ def evaluate(segmenter, dataset, workdir, tiles=False, margin=None, cells=None, 
     if cells is not None:
         result["membranes"] = membrane_scores(*map(np.stack, zip(*maps)))
     write_confusion(scores.confusion, names, workdir / "confusion.csv")
-    drawing.plot_confusion(scores.confusion, names, workdir / "confusion.png")
+    drawing.plot_confusion(scores.confusion, names, workdir / "confusion.png", "pixels")
     drawing.plot_scores_per_class(
         names, [row["iou"] for row in result["per_class"]], workdir / "classes.png", "IoU"
     )

@@ -10,7 +10,7 @@ def segmenter_of_logits(size=(4, 6), num_classes=3, crop=0, **settings):
     """A segmenter whose logits are its images' channels, scaled by its only weight."""
     images = keras.Input((*size, 3), name="images")
     x = layers.Cropping2D(crop)(images) if crop else images
-    scale = layers.Conv2D(num_classes, 1, use_bias=False, kernel_initializer="identity")
+    scale = layers.Dense(num_classes, use_bias=False, kernel_initializer="identity")
     return Segmenter(keras.Model(images, scale(x)), **settings)
 
 

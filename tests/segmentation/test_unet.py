@@ -50,7 +50,7 @@ def test_the_same_variant_predicts_each_pixel(upsampling):
     batch = {"images": images, "segmentation_masks": (images[..., 1] > 127).astype("int32")}
     model.compile(keras.optimizers.Adam(0.01))
     losses = model.fit(batch, epochs=15, verbose=0).history["loss"]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_errors():
