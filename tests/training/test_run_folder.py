@@ -37,6 +37,8 @@ def test_other_flags_are_refused_and_free_ones_are_not(tmp_path):
     run_folder.prepare(tmp_path, {"epochs": 3, "workdir": "a", "resume": True}, True, 1)
     (tmp_path / "last.keras").write_text("a checkpoint")
     run_folder.prepare(tmp_path, {"epochs": 3, "workdir": "b", "resume": True}, True, 1)
+    run_folder.prepare(tmp_path, {"epochs": 3, "workdir": "b", "resume": False}, True, 1)
+    run_folder.prepare(tmp_path, {"epochs": 3, "workdir": "b", "resume": True}, True, 1)
     with pytest.raises(run_folder.RunError, match=r"--epochs=3 \(now 4\)"):
         run_folder.prepare(tmp_path, {"epochs": 4, "workdir": "b", "resume": True}, True, 1)
     assert "--epochs=3" in (tmp_path / "flags.txt").read_text()
