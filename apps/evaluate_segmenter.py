@@ -1,6 +1,6 @@
 """Measures a segmenter: mean IoU, accuracy, boundary F1, and what it takes for what.
 
-  python apps/evaluate_segmenter.py --model=runs/quickstart --dataset=scenes --split=test
+  python apps/evaluate_segmenter.py --model=runs/streets --dataset=camvid:CAMVID --split=val
   python apps/evaluate_segmenter.py --model=runs/streets/model_int8.tflite --dataset=camvid:CAMVID
 
 --model is a run folder, a .keras file, a SavedModel folder or a .tflite file. The folder

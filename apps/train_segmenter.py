@@ -1,7 +1,7 @@
 """Trains a segmenter, measures it by mean IoU, draws what it sees, and exports it.
 
-  python apps/train_segmenter.py --flagfile=configs/train_segmenter/quickstart.flags
-  python apps/train_segmenter.py --dataset=folder:MY_PICTURES --model=segnet
+  python apps/train_segmenter.py --model=segnet_basic --image_size=96x96 --epochs=10
+  python apps/train_segmenter.py --dataset=folder:MY_PICTURES --model=segnet --image_size=180x240
 
 The run folder (--workdir) holds, in the end:
   flags.txt       the flags as run; --flagfile=flags.txt repeats the run

@@ -129,9 +129,9 @@ def test_wrong_numbers_are_refused(segmenter, tmp_path, monkeypatch):
         )
         with pytest.raises(RuntimeError, match="model.tflite: logits must be the model's within"):
             export_litert_segmenter(segmenter, path)
-    sigmoid = tf.function(tf.nn.sigmoid)
-    monkeypatch.setattr(litert, "convert", lambda softmax, *specs: convert(sigmoid, *specs))
-    with pytest.raises(RuntimeError, match="scores must be the model's within 0.001"):
+    reverse = tf.function(lambda logits: tf.nn.softmax(-logits))
+    monkeypatch.setattr(litert, "convert", lambda softmax, *specs: convert(reverse, *specs))
+    with pytest.raises(RuntimeError, match="probabilities must be the model's within 0.001"):
         export_litert_segmenter(segmenter, path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
     assert path.read_bytes() == b"old"

@@ -30,6 +30,7 @@ def test_it_goes_down_to_one_vector_and_back():
     assert model.output.shape == (None, 45, 64, 3)
 
 
+@pytest.mark.slow  # 29 million weights learn
 def test_training_lowers_the_loss():
     keras.utils.set_random_seed(0)
     model = deconvnet(2, (32, 32, 3), units=8)

@@ -39,7 +39,9 @@ def test_each_pixel_is_predicted_from_what_surrounds_it_alone():
     assert np.abs(logits[0] - logits[1])[:, 4:].max() > 0
 
 
-@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.parametrize(
+    "upsampling", ["transposed", pytest.param("bilinear", marks=pytest.mark.slow)]
+)
 def test_the_same_variant_predicts_each_pixel(upsampling):
     keras.utils.set_random_seed(0)
     model = unet(
