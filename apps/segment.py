@@ -40,15 +40,15 @@ def run(config):
     import numpy as np
 
     from kerasvision import drawing
-    from kerasvision.data import pictures, segmentation
+    from kerasvision.data import class_list, pictures
     from kerasvision.segmentation import load_segmenter
     from kerasvision.segmentation.evaluation import probabilities_of
 
     segmenter = load_segmenter(config.model)
     names = list(segmenter.class_names)
-    colors = segmentation.palette(len(names))
+    colors = class_list.palette(len(names))
     if config.class_list is not None:
-        classes = segmentation.read_class_list(config.class_list)
+        classes = class_list.read_class_list(config.class_list)
         if classes.names != names:
             raise run_folder.RunError(
                 f"--class_list: must name the classes of --model={config.model}, {names}; "

@@ -5,6 +5,7 @@ import re
 from kerasvision.data.augmentation import SSDAugmentation
 from kerasvision.data.border_weights import border_weights
 from kerasvision.data.boxes_first import boxes_first
+from kerasvision.data.class_list import CAMVID_CLASSES
 from kerasvision.data.classification import ClassificationDataset, load_folder
 from kerasvision.data.classification_augmentation import ClassificationAugmentation
 from kerasvision.data.coco import load_coco
@@ -20,7 +21,6 @@ from kerasvision.data.pipeline import (
 )
 from kerasvision.data.scenes import Scenes
 from kerasvision.data.segmentation import (
-    CAMVID_CLASSES,
     SegmentationDataset,
     from_scenes,
     load_segmentation_folder,

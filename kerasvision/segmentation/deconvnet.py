@@ -10,7 +10,7 @@ from keras import layers
 from kerasvision.backbones.inputs import image_input
 from kerasvision.backbones.vgg import CHANNELS, DEPTHS
 from kerasvision.layers import MaxUnpooling2D
-from kerasvision.segmentation.segmenter import Segmenter
+from kerasvision.segmentation.segmenter import Segmenter, in_float32
 from kerasvision.segmentation.vgg_encoder import (
     convolution,
     encode,
@@ -67,8 +67,7 @@ def deconvnet(
                 channels = CHANNELS[block - 2]
             x = deconvolution(x, channels, 3, f"deconv{block}_{i}", batch_norm_momentum)
     logits = layers.Conv2D(num_classes, 1, kernel_initializer="he_normal", name="scores")(x)
-    logits = layers.Activation("linear", dtype="float32", name="logits")(logits)
-    network = keras.Model(images, logits, name="network")
+    network = keras.Model(images, in_float32(logits), name="network")
     load_vgg16(network, backbone_weights)
     return Segmenter(network, class_names, class_weights, name="deconvnet")
 

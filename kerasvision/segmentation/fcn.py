@@ -11,7 +11,7 @@ from keras import layers
 from kerasvision.backbones.inputs import image_input
 from kerasvision.backbones.vgg import read_fully_connected
 from kerasvision.layers import BilinearInitializer
-from kerasvision.segmentation.segmenter import Segmenter
+from kerasvision.segmentation.segmenter import Segmenter, in_float32
 from kerasvision.segmentation.vgg_encoder import encode, load_vgg16, normalize
 
 PADDING = 100  # "fc6" must see a picture of any size whole
@@ -41,8 +41,8 @@ def fcn32s(
         class_names, class_weights: as in `Segmenter`.
         units: channels of "fc6" and "fc7".
         padding: pixels of mean colour around the images, which the authors let "fc6", a 7x7
-            convolution without padding, eat up again. 0: "fc6" is padded itself, which costs a
-            picture of 240x180 pixels a quarter of the time.
+            convolution without padding, eat up again. 0: "fc6" is padded itself, and a
+            picture of 240x180 pixels has a quarter of the pixels.
         learn_upsampling: whether the transposed convolutions learn; they start as bilinear
             interpolation. The authors fix the last one of FCN-32s, "learning the interpolation
             makes no significant difference".
@@ -54,11 +54,11 @@ def fcn32s(
     Raises:
         ValueError: images too small, or a weight file of another network.
     """
-    images, maps, scores = _scores(
+    images, maps, scores, eaten = _scores(
         num_classes, image_shape, backbone_weights, units, padding, dropout_rate
     )
     scores = _upsample(scores, 32, "upsample32", learn_upsampling)
-    logits = _as_logits(scores, image_shape, padding)
+    logits = _as_logits(scores, image_shape, padding - eaten)
     return _segmenter("fcn32s", images, logits, backbone_weights, class_names, class_weights)
 
 
@@ -77,13 +77,13 @@ def fcn16s(
 
     Section 4.2: "fuse" the fourth pooling. Arguments, return value and errors as of `fcn32s`.
     """
-    images, maps, scores = _scores(
+    images, maps, scores, eaten = _scores(
         num_classes, image_shape, backbone_weights, units, padding, dropout_rate
     )
     scores = _upsample(scores, 2, "upsample2", learn_upsampling)
-    scores = _fuse(scores, maps[3], num_classes, EATEN // 16 if padding else 0, "score_pool4")
+    scores = _fuse(scores, maps[3], num_classes, eaten // 16, "score_pool4")
     scores = _upsample(scores, 16, "upsample16", learn_upsampling)
-    logits = _as_logits(scores, image_shape, padding)
+    logits = _as_logits(scores, image_shape, padding - eaten)
     return _segmenter("fcn16s", images, logits, backbone_weights, class_names, class_weights)
 
 
@@ -104,20 +104,20 @@ def fcn8s(
     paper (Shelhamer et al. 2017), not from an FCN-16s. Arguments, return value and errors as of
     `fcn32s`.
     """
-    images, maps, scores = _scores(
+    images, maps, scores, eaten = _scores(
         num_classes, image_shape, backbone_weights, units, padding, dropout_rate
     )
     scores = _upsample(scores, 2, "upsample2", learn_upsampling)
-    scores = _fuse(scores, maps[3], num_classes, EATEN // 16 if padding else 0, "score_pool4")
+    scores = _fuse(scores, maps[3], num_classes, eaten // 16, "score_pool4")
     scores = _upsample(scores, 2, "upsample4", learn_upsampling)
-    scores = _fuse(scores, maps[2], num_classes, EATEN // 8 if padding else 0, "score_pool3")
+    scores = _fuse(scores, maps[2], num_classes, eaten // 8, "score_pool3")
     scores = _upsample(scores, 8, "upsample8", learn_upsampling)
-    logits = _as_logits(scores, image_shape, padding)
+    logits = _as_logits(scores, image_shape, padding - eaten)
     return _segmenter("fcn8s", images, logits, backbone_weights, class_names, class_weights)
 
 
 def _scores(num_classes, image_shape, backbone_weights, units, padding, dropout_rate):
-    """The images, the encoder's five poolings, and the scores of stride 32."""
+    """The images, the encoder's five poolings, the scores of stride 32, and `EATEN`, if any was."""
     if padding != 0 and padding < EATEN:
         raise ValueError(f"padding must be 0, or {EATEN} or more; received: {padding}")
     images = image_input(image_shape, min_side=32, any_size=False)
@@ -136,7 +136,7 @@ def _scores(num_classes, image_shape, backbone_weights, units, padding, dropout_
             name=name,
         )(x)
         x = layers.Dropout(dropout_rate, name=f"{name}_dropout")(x)
-    return images, maps, _score(x, num_classes, "score")
+    return images, maps, _score(x, num_classes, "score"), EATEN if padding else 0
 
 
 def _score(x, num_classes, name):
@@ -167,9 +167,8 @@ def _fuse(scores, finer, num_classes, start, name):
     )
 
 
-def _as_logits(scores, image_shape, padding):
-    scores = _crop(scores, padding - EATEN if padding else 0, image_shape[:2], "crop")
-    return layers.Activation("linear", dtype="float32", name="logits")(scores)
+def _as_logits(scores, image_shape, start):
+    return in_float32(_crop(scores, start, image_shape[:2], "crop"))
 
 
 def _crop(x, start, size, name):

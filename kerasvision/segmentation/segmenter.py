@@ -163,3 +163,8 @@ class Segmenter(keras.Model):
         config = dict(config)
         config["network"] = keras.saving.deserialize_keras_object(config["network"])
         return cls(**config)
+
+
+def in_float32(logits):
+    """A network's logits in float32, also where it computes in lower precision."""
+    return layers.Activation("linear", dtype="float32", name="logits")(logits)

@@ -16,7 +16,7 @@ from kerasvision.layers import (
     MaxPoolingWithIndices2D,
     MaxUnpooling2D,
 )
-from kerasvision.segmentation.segmenter import Segmenter
+from kerasvision.segmentation.segmenter import Segmenter, in_float32
 from kerasvision.segmentation.vgg_encoder import (
     BATCH_NORM_EPSILON,
     convolution,
@@ -45,7 +45,7 @@ def segnet(
         backbone_weights: as the `weights` of `kerasvision.backbones.vgg16`, for the encoder.
         class_names, class_weights: as in `Segmenter`.
         upsampling: "indices": unpooling to where the maxima were; or "bilinear", with as many
-            parameters, to compare it with: "SegNet-Basic"'s variant of table 1 in the large.
+            parameters, to compare it with, as in table 1.
         batch_norm_momentum: of the moving averages.
 
     Returns:
@@ -70,7 +70,7 @@ def segnet(
     logits = layers.Conv2D(
         num_classes, 3, padding="same", kernel_initializer="he_normal", name="decoder1_conv1"
     )(x)
-    network = keras.Model(images, _as_float(logits), name="network")
+    network = keras.Model(images, in_float32(logits), name="network")
     load_vgg16(network, backbone_weights)
     return Segmenter(network, class_names, class_weights, name="segnet")
 
@@ -120,7 +120,7 @@ def segnet_basic(
             name=f"decoder{block}_conv_bn",
         )(x)
     logits = layers.Conv2D(num_classes, 1, kernel_initializer="he_normal", name="classifier")(x)
-    network = keras.Model(images, _as_float(logits), name="network")
+    network = keras.Model(images, in_float32(logits), name="network")
     return Segmenter(network, class_names, class_weights, name="segnet_basic")
 
 
@@ -134,8 +134,3 @@ def _upsample(x, indices, size, upsampling, name):
     if upsampling == "indices":
         return MaxUnpooling2D(2, padding="same", output_size=size, name=name)(x, indices)
     return layers.Resizing(*size, interpolation="bilinear", name=name)(x)
-
-
-def _as_float(logits):
-    """Logits in float32, also where the network computes in lower precision."""
-    return layers.Activation("linear", dtype="float32", name="logits")(logits)

@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 from kerasvision.backbones.inputs import image_input, minus_one_to_one
-from kerasvision.segmentation.segmenter import Segmenter
+from kerasvision.segmentation.segmenter import Segmenter, in_float32
 
 STEPS = 4  # poolings, and upsamplings
 
@@ -95,8 +95,7 @@ def unet(
         x = convolution(x, filters << step, f"up{step}_conv1")
         x = convolution(x, filters << step, f"up{step}_conv2")
     logits = layers.Conv2D(num_classes, 1, kernel_initializer="he_normal", name="scores")(x)
-    logits = layers.Activation("linear", dtype="float32", name="logits")(logits)
-    network = keras.Model(images, logits, name="network")
+    network = keras.Model(images, in_float32(logits), name="network")
     return Segmenter(network, class_names, class_weights, name="unet")
 
 

@@ -15,14 +15,10 @@ def normalize(images, weights):
     return standardize(images) if is_state_dict(weights) else subtract_mean(images)
 
 
-def convolution(x, filters, kernel_size, name, batch_norm_momentum, **settings):
+def convolution(x, filters, kernel_size, name, batch_norm_momentum, padding="same"):
     """Convolution, batch normalisation and ReLU; without a momentum no batch normalisation."""
     x = layers.Conv2D(
-        filters,
-        kernel_size,
-        kernel_initializer="he_normal",
-        name=name,
-        **{"padding": "same", **settings},
+        filters, kernel_size, padding=padding, kernel_initializer="he_normal", name=name
     )(x)
     return normalized_relu(x, name, batch_norm_momentum)
 

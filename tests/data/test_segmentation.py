@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kerasvision import data
-from kerasvision.data import segmentation
+from kerasvision.data.class_list import palette
 from kerasvision.data.scenes import CLASS_NAMES, Scenes, ScenesConfig, draw_scene
 
 TWO = "0 membrane / 255 cell"
@@ -413,7 +413,7 @@ def test_weights_in_batches(tmp_path):
 
 
 def test_generated_colors_differ():
-    colors = segmentation.palette(254)
+    colors = palette(254)
     assert len(np.unique(colors, axis=0)) == 254
     first = colors[:12].astype(int)
     distances = np.abs(first[:, None] - first[None]).sum(-1) + 1000 * np.eye(12, dtype=int)
