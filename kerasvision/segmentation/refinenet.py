@@ -115,7 +115,7 @@ def refinenet(backbone, num_classes, class_names=None, class_weights=None, filte
     for i in (1, 2):
         x = residual_unit(x, f"scores_unit{i}")
     x = layers.Dropout(0.5, name="dropout")(x)
-    x = layers.Conv2D(num_classes, 3, padding="same", name="scores")(x)
+    x = convolution(x, num_classes, "scores", keras.initializers.RandomNormal(stddev=0.01))
     x = layers.Resizing(height, width, interpolation="bilinear", dtype="float32", name="logits")(x)
     network = keras.Model(backbone.input, x, name="network")
     return Segmenter(network, class_names, class_weights, name="refinenet")
@@ -142,11 +142,15 @@ def refine(paths, filters, name):
 
 
 def residual_unit(x, name):
-    """Residual convolution unit: of ResNet's, without batch normalisation (figure 3b)."""
+    """Residual convolution unit: of ResNet's, without batch normalisation (figure 3b).
+
+    At first it changes nothing: left random, the twenty of them make the maps of a MobileNetV2
+    seven times as large, and the first loss 110.
+    """
     y = layers.ReLU(name=f"{name}_relu1")(x)
     y = convolution(y, x.shape[-1], f"{name}_conv1")
     y = layers.ReLU(name=f"{name}_relu2")(y)
-    y = convolution(y, x.shape[-1], f"{name}_conv2")
+    y = convolution(y, x.shape[-1], f"{name}_conv2", "zeros")
     return layers.Add(name=f"{name}_add")([x, y])
 
 
@@ -175,6 +179,8 @@ def chained_residual_pooling(x, name):
     return x
 
 
-def convolution(x, filters, name):
+def convolution(x, filters, name, kernel_initializer="glorot_uniform"):
     """3x3 convolution that keeps the size."""
-    return layers.Conv2D(filters, 3, padding="same", name=name)(x)
+    return layers.Conv2D(
+        filters, 3, padding="same", kernel_initializer=kernel_initializer, name=name
+    )(x)

@@ -47,12 +47,21 @@ def test_pooling_in_a_chain_by_hand():
     np.testing.assert_allclose(found, expected)
 
 
-def test_a_residual_unit_without_weights_is_the_identity():
+def test_a_residual_unit_starts_as_the_identity_and_adds_what_it_learns():
     x = keras.Input((4, 4, 2))
     model = keras.Model(x, residual_unit(x, "a"))
-    model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
-    image = np.random.default_rng(0).normal(size=(1, 4, 4, 2)).astype("float32")
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, 4, 4, 2)).astype("float32")
     np.testing.assert_array_equal(np.asarray(model(image)), image)
+
+    # Kernels of their middle alone mix the channels of each pixel.
+    middles = rng.normal(size=(2, 2, 2)).astype("float32")
+    for name, middle in zip(("a_conv1", "a_conv2"), middles):
+        kernel = np.zeros((3, 3, 2, 2), "float32")
+        kernel[1, 1] = middle
+        model.get_layer(name).set_weights([kernel, np.zeros(2, "float32")])
+    added = np.maximum(np.maximum(image, 0) @ middles[0], 0) @ middles[1]
+    np.testing.assert_allclose(np.asarray(model(image)), image + added, atol=1e-6)
 
 
 def test_each_block_doubles_the_resolution():
