@@ -111,6 +111,13 @@ flags.DEFINE_string(
     "Class of the cells: pixels between two that nearly touch count more in the loss (U-Net's "
     "border weights), and the errors of membranes are measured as in the ISBI challenge of 2012.",
 )
+flags.DEFINE_float(
+    "border_weight",
+    10.0,
+    "How much more pixels between two --cells count at most, beside the balance of the classes; "
+    "0: all pixels count alike.",
+    0.0,
+)
 flags.DEFINE_bool(
     "tiles",
     False,
@@ -206,8 +213,8 @@ def run(config):
     # Data.
     load = functools.partial(data.load_segmentation, class_list=config.class_list)
     train, val, test = app.load_splits(load, config)
-    if config.cells is not None:
-        train = train.with_border_weights(config.cells)
+    if config.cells is not None and config.border_weight:
+        train = train.with_border_weights(config.cells, config.border_weight)
     steps = data.steps_per_epoch(train, config.batch_size)
     seconds = {"data": time.perf_counter() - started}
 

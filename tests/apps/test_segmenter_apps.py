@@ -99,6 +99,20 @@ def test_a_run_leaves_what_it_promises(trained):
         assert cv2.imread(str(trained / name)).std() > 5
 
 
+@pytest.mark.parametrize("weight", [0, 10])
+def test_cells_are_measured_and_their_borders_weigh_if_asked(pictures, trained, tmp_path, weight):
+    result = run(
+        "train_segmenter", f"--dataset=folder:{pictures}", f"--workdir={tmp_path}", *TRAIN,
+        "--export=", "--cells=red", f"--border_weight={weight}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 <= metrics["membranes"]["pixel_error"] < 0.3
+    histories = [(folder / "history.csv").read_text() for folder in (trained, tmp_path)]
+    losses = [[row["loss"] for row in csv.DictReader(text.splitlines())] for text in histories]
+    assert (losses[0] == losses[1]) == (weight == 0)
+
+
 @pytest.mark.slow  # as that of the classifier's app, on other batches
 def test_killed_and_resumed_run_ends_the_same(pictures, trained, tmp_path):
     """Killed while the second checkpoint is written; it goes on with its flags.txt."""
