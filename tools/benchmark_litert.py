@@ -1,14 +1,16 @@
-"""Times exported classifiers in LiteRT against keras.applications' models, interleaved.
+"""Times .tflite files in LiteRT: exported classifiers against keras.applications' models, or any.
 
   python tools/benchmark_litert.py
   python tools/benchmark_litert.py --network=resnet50 --threads=1
+  python tools/benchmark_litert.py --file=runs/a/model_float32.tflite --file=runs/a/model_int8.tflite
 
-Both have the same random weights and are converted in float32: ours by `export_litert_classifier`,
-from a uint8 picture to probabilities; theirs by `tf.lite.TFLiteConverter.from_keras_model`, once
-bare, from pixels that an app has normalised already, which is not timed, and once with their
-`preprocess_input` before it, from the same uint8 picture as ours. In every round each file infers
-once, in a new random order; every 20 rounds all are loaded anew. Printed is a table of the medians,
-and how many times longer theirs take than ours.
+Without files, ours and theirs have the same random weights and are converted in float32: ours by
+`export_litert_classifier`, from a uint8 picture to probabilities; theirs by
+`tf.lite.TFLiteConverter.from_keras_model`, once bare, from pixels that an app has normalised
+already, which is not timed, and once with their `preprocess_input` before it, from the same uint8
+picture as ours. Printed are the medians, and how many times longer theirs take than ours.
+
+In every round each file infers once, in a new random order; every 20 rounds all are loaded anew.
 
 On two cores, take care that nothing else runs beside it.
 """
@@ -27,6 +29,7 @@ from kerasvision.training import app
 from kerasvision.training.quiet import quiet
 
 NETWORKS = ("mobilenet_v2", "resnet50")
+flags.DEFINE_multi_string("file", [], "A .tflite file to time, instead of networks.")
 flags.DEFINE_multi_enum("network", list(NETWORKS), NETWORKS, "Networks to time.")
 flags.DEFINE_multi_integer("threads", [1, 2], "Threads of the interpreter.", lower_bound=1)
 flags.DEFINE_integer("rounds", 400, "Inferences of each file.", lower_bound=3)
@@ -101,11 +104,25 @@ def time_interleaved(files, threads, rounds):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def print_files(paths, threads, rounds):
+    """Prints a table of the files' sizes and median times."""
+    files = {path: pathlib.Path(path).read_bytes() for path in paths}
+    times = [time_interleaved(files, number, rounds) for number in threads]
+    columns = ["file", "MB", *(f"ms, {number} threads" for number in threads)]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for path in paths:
+        cells = [path, f"{len(files[path]) / 1e6:.1f}", *(f"{row[path]:.2f}" for row in times)]
+        print(f"| {' | '.join(cells)} |")
+
+
 def main(argv):
     del argv
     config = flags.FLAGS
     logging.disable(logging.WARNING)
     app.import_tensorflow()
+    if config.file:
+        print_files(config.file, config.threads, config.rounds)
+        return
     print(
         "| network | threads | kerasvision, ms | bare, ms | with preprocess_input, ms "
         "| bare / ours | with preprocess_input / ours |\n" + 7 * "|---" + "|"
