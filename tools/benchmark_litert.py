@@ -2,7 +2,7 @@
 
   python tools/benchmark_litert.py
   python tools/benchmark_litert.py --network=resnet50 --threads=1
-  python tools/benchmark_litert.py --file=runs/a/model_float32.tflite --file=runs/a/model_int8.tflite
+  python tools/benchmark_litert.py --file=model_float32.tflite --file=model_int8.tflite
 
 Without files, ours and theirs have the same random weights and are converted in float32: ours by
 `export_litert_classifier`, from a uint8 picture to probabilities; theirs by
