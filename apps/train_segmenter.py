@@ -39,7 +39,9 @@ SPACE_NEEDED = {
     "refinenet_resnet50": 2500e6,
     "refinenet_resnet101": 3500e6,
 }
-VGG = ["fcn32s", "fcn16s", "fcn8s", "deconvnet", "segnet"]
+VGG_WITH_BATCH_NORM = ["deconvnet", "segnet"]
+MEASURED = 16  # pictures to measure the means and deviations of VGG's maps on
+VGG = ["fcn32s", "fcn16s", "fcn8s", *VGG_WITH_BATCH_NORM]
 REFINENETS = ["refinenet_mobilenet_v2", "refinenet_resnet50", "refinenet_resnet101"]
 # Flag: the models that heed it.
 HEEDED_BY = {
@@ -122,7 +124,8 @@ flags.DEFINE_bool(
     "tiles",
     False,
     "Look at pictures of any size in their own resolution: train on random windows, predict tile "
-    "by tile. Otherwise pictures are resized to the input.",
+    "by tile; beyond a picture its mirror image goes on. Otherwise pictures are resized to the "
+    "input.",
 )
 flags.DEFINE_integer("margin", None, "Pixels of a tile's prediction thrown away on each side.")
 flags.DEFINE_integer("epochs", 60, "Passes over the training pictures.", lower_bound=1)
@@ -180,12 +183,18 @@ def read_settings(config):
 
 def build_model(config, settings, train):
     """The segmenter that the flags ask for, for the classes of the data set `train`."""
-    from kerasvision import segmentation
+    from kerasvision import data, segmentation
 
     if config.class_balance == "median_frequency":
         settings = {**settings, "class_weights": train.median_frequency_weights()}
     build = getattr(segmentation, config.model)
-    return build(len(train.class_names), class_names=train.class_names, **settings)
+    model = build(len(train.class_names), class_names=train.class_names, **settings)
+    if config.backbone_weights is not None and config.model in VGG_WITH_BATCH_NORM:
+        batches = data.segmentation_batches(
+            train, model.image_shape, MEASURED, shuffle=True, seed=config.seed
+        )
+        segmentation.fit_batch_norm(model.network, next(iter(batches))["images"])
+    return model
 
 
 def run(config):

@@ -12,3 +12,4 @@ from kerasvision.segmentation.refinenet import (
 from kerasvision.segmentation.segmenter import Segmenter
 from kerasvision.segmentation.segnet import segnet, segnet_basic
 from kerasvision.segmentation.unet import unet
+from kerasvision.segmentation.vgg_encoder import fit_batch_norm

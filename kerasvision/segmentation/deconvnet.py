@@ -39,7 +39,7 @@ def deconvnet(
         image_shape: (height, width, 3), any size from 32 pixels. "fc6" sees the whole last map,
             7x7 cells in the paper: another size has another number of parameters.
         backbone_weights: as the `weights` of `kerasvision.backbones.vgg16`, for the convolutions
-            of the encoder.
+            of the encoder; see `fit_batch_norm`.
         class_names, class_weights: as in `Segmenter`.
         units: channels of "fc6" and "fc7".
         batch_norm_momentum: of the moving averages.

@@ -42,7 +42,8 @@ def segnet(
     Args:
         num_classes: C.
         image_shape: (height, width, 3), any size from 32 pixels.
-        backbone_weights: as the `weights` of `kerasvision.backbones.vgg16`, for the encoder.
+        backbone_weights: as the `weights` of `kerasvision.backbones.vgg16`, for the encoder; see
+            `fit_batch_norm`.
         class_names, class_weights: as in `Segmenter`.
         upsampling: "indices": unpooling to where the maxima were; or "bilinear", with as many
             parameters, to compare it with, as in table 1.

@@ -1,5 +1,7 @@
 """The thirteen convolutions of VGG-16, which FCN, SegNet and DeconvNet all start from."""
 
+import keras
+import numpy as np
 from keras import layers
 
 from kerasvision.backbones.inputs import standardize, subtract_mean
@@ -70,3 +72,42 @@ def load_vgg16(model, weights):
     for layer in vgg16((32, 32, 3), include_top=False, weights=weights).layers:
         if layer.weights:
             model.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def fit_batch_norm(network, images):
+    """Lets an encoder with batch normalisation start with the maps of VGG-16, but for their scale.
+
+    VGG-16 learnt without batch normalisation. Put behind its convolutions, that takes from each
+    channel the mean and the deviation that the next filters count on, and with them most of what
+    ImageNet taught. Here each channel gets its own back, as offset and gain.
+
+    Args:
+        network: of a fresh `segnet` or `deconvnet`, with weights of VGG-16.
+        images: (B, H, W, 3), RGB, 0 to 255, to measure means and deviations on. In training, the
+            maps of just these are VGG-16's.
+    """
+    convolutions = [
+        network.get_layer(f"block{block}_conv{i}")
+        for block, depth in enumerate(DEPTHS["vgg16"], start=1)
+        for i in range(1, depth + 1)
+    ]
+    # Fresh batch normalisation passes on what it gets while it doesn't train.
+    maps = keras.Model(network.input, [layer.output for layer in convolutions]).predict(
+        images, verbose=0
+    )
+    below = 1.0  # what the maps were divided by before the convolution
+    for layer, values in zip(convolutions, maps):
+        values = values.astype("float32")
+        mean, deviation = values.mean((0, 1, 2)), values.std((0, 1, 2))
+        # Maps of deviation 1 on average: gains and offsets of hundreds would hardly learn.
+        scale = max(np.sqrt(np.mean(deviation**2)), keras.config.epsilon())
+        bias = np.asarray(layer.bias)
+        network.get_layer(f"{layer.name}_bn").set_weights(
+            [
+                deviation / scale,
+                mean / scale,
+                (mean - bias) / below + bias,
+                (deviation / below) ** 2,
+            ]
+        )
+        below = scale
