@@ -107,6 +107,13 @@ flags.DEFINE_enum(
     ["none", "median_frequency"],
     "Weight of a class in the loss: 1, or the median of the classes' frequencies over its own.",
 )
+flags.DEFINE_float(
+    "balance_exponent",
+    1.0,
+    "Power of these weights: 0.5 makes less of rare classes, and less of them where they aren't.",
+    0.0,
+    1.0,
+)
 flags.DEFINE_string(
     "cells",
     None,
@@ -186,7 +193,8 @@ def build_model(config, settings, train):
     from kerasvision import data, segmentation
 
     if config.class_balance == "median_frequency":
-        settings = {**settings, "class_weights": train.median_frequency_weights()}
+        weights = train.median_frequency_weights() ** config.balance_exponent
+        settings = {**settings, "class_weights": weights}
     build = getattr(segmentation, config.model)
     model = build(len(train.class_names), class_names=train.class_names, **settings)
     if config.backbone_weights is not None and config.model in VGG_WITH_BATCH_NORM:

@@ -78,8 +78,8 @@ def fit_batch_norm(network, images):
     """Lets an encoder with batch normalisation start with the maps of VGG-16, but for their scale.
 
     VGG-16 learnt without batch normalisation. Put behind its convolutions, that takes from each
-    channel the mean and the deviation that the next filters count on, and with them most of what
-    ImageNet taught. Here each channel gets its own back, as offset and gain.
+    channel the mean and the deviation that the next filters count on. Here each channel gets its
+    own back, as offset and gain.
 
     Args:
         network: of a fresh `segnet` or `deconvnet`, with weights of VGG-16.
