@@ -110,7 +110,7 @@ flags.DEFINE_enum(
 flags.DEFINE_float(
     "balance_exponent",
     1.0,
-    "Power of these weights: 0.5 makes less of rare classes, and less of them where they aren't.",
+    "Power of these weights, for median_frequency: 1 balances fully, 0.5 halfway, 0 not at all.",
     0.0,
     1.0,
 )
