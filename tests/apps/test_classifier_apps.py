@@ -13,6 +13,7 @@ import cv2
 import keras
 import numpy as np
 import PIL.Image
+import processes
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def command(app, *flags):
 
 
 def run(app, *flags):
-    return subprocess.run(command(app, *flags), capture_output=True, text=True, timeout=300)
+    return processes.run(f"apps/{app}.py", *flags)
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,12 @@
 """Training of detectors that need more than boxes, as a user runs it."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import cv2
 import numpy as np
+import processes
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = [
     "--image_size=64", "--epochs=2", "--batch_size=4", "--optimizer=adamw",
     "--learning_rate=0.001", "--warmup_epochs=0", "--max_zoom_out=1.5", "--export=",
@@ -55,15 +52,10 @@ def coco(tmp_path_factory):
 
 
 def train(coco, workdir, *flags):
-    return subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "apps" / "train_detector.py"), *TRAIN),
-            *(f"--dataset=coco:{coco}", f"--workdir={workdir}"),
-            *("--train_split=all", "--val_split=all", *flags),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
+    return processes.run(
+        *("apps/train_detector.py", *TRAIN),
+        *(f"--dataset=coco:{coco}", f"--workdir={workdir}"),
+        *("--train_split=all", "--val_split=all", *flags),
     )
 
 

@@ -10,6 +10,7 @@ import time
 
 import cv2
 import numpy as np
+import processes
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def command(app, *flags):
 
 
 def run(app, *flags):
-    return subprocess.run(command(app, *flags), capture_output=True, text=True, timeout=300)
+    return processes.run(f"apps/{app}.py", *flags)
 
 
 def fails(app, flags, message):

@@ -9,6 +9,7 @@ import time
 
 import cv2
 import numpy as np
+import processes
 import pytest
 
 APP = pathlib.Path(__file__).parents[2] / "apps" / "train_localizer.py"
@@ -50,7 +51,7 @@ def command(pictures, workdir, *flags):
 
 
 def run(*arguments):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600)
+    return processes.run(*command(*arguments)[1:])
 
 
 def test_runs_leave_what_they_promise(pictures, tmp_path):

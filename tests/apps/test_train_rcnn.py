@@ -1,15 +1,12 @@
 """The app of the R-CNN line as a user runs it."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import cv2
 import numpy as np
+import processes
 import pytest
 
-APP = pathlib.Path(__file__).parents[2] / "apps" / "train_rcnn.py"
 FILES = {
     "flags.txt", "metrics.json", "history.csv", "tensorboard", "curves.png", "samples.png",
     "best.keras", "last.keras",
@@ -45,13 +42,12 @@ def pictures(tmp_path_factory):
 
 
 def run(pictures, workdir, *flags):
-    command = [
-        sys.executable, str(APP), f"--dataset=voc:{pictures}", f"--workdir={workdir}",
+    return processes.run(
+        "apps/train_rcnn.py", f"--dataset=voc:{pictures}", f"--workdir={workdir}",
         "--image_size=64", "--backbone=squeezenet", "--units=16", "--epochs=1",
         f"--proposals_dir={pictures / 'proposals'}", "--val_split=val[:3]", "--warmup_epochs=0",
         *flags,
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    )  # fmt: skip
 
 
 def metrics_of(workdir):

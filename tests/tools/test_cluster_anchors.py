@@ -3,10 +3,9 @@
 import importlib.util
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 from PIL import Image
 
@@ -71,8 +70,7 @@ def test_each_prior_is_the_mean_of_its_boxes_and_more_fit_better(tool):
 
 
 def run(*flags):
-    command = [sys.executable, str(TOOL), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return processes.run("tools/cluster_anchors.py", *flags)
 
 
 @pytest.fixture

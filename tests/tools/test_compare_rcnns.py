@@ -1,13 +1,9 @@
 """The table of the R-CNN line, from metrics written by hand."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import cv2
-
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "compare_rcnns.py"
+import processes
 
 
 def write(folder, method, seconds, **more):
@@ -22,9 +18,7 @@ def write(folder, method, seconds, **more):
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *arguments], capture_output=True, text=True, timeout=300
-    )
+    return processes.run("tools/compare_rcnns.py", *arguments)
 
 
 def stages(*seconds):

@@ -1,9 +1,6 @@
 import json
-import pathlib
-import subprocess
-import sys
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools/compare_segmenters.py"
+import processes
 
 
 def write_run(folder, iou, split="val", **others):
@@ -18,8 +15,7 @@ def write_run(folder, iou, split="val", **others):
 
 
 def compare(*runs):
-    command = [sys.executable, str(TOOL), f"--runs={','.join(map(str, runs))}"]
-    return subprocess.run(command, capture_output=True, text=True)
+    return processes.run("tools/compare_segmenters.py", f"--runs={','.join(map(str, runs))}")
 
 
 def test_the_best_comes_first(tmp_path):

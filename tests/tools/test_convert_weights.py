@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import processes
 import pytest
 
 from kerasvision import backbones
@@ -17,8 +18,7 @@ TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 
 def run(*flags):
-    command = [sys.executable, str(TOOLS / "convert_weights.py"), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return processes.run("tools/convert_weights.py", *flags)
 
 
 def save_random_resnet8(path, num_classes):

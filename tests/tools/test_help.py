@@ -1,7 +1,6 @@
 import pathlib
-import subprocess
-import sys
 
+import processes
 import pytest
 
 # These are for MediaPipe's own environment.
@@ -13,7 +12,6 @@ TOOLS = sorted((pathlib.Path(__file__).parents[2] / "tools").glob("*.py"))
     "path", [p for p in TOOLS if p.stem not in ELSEWHERE], ids=lambda p: p.stem
 )
 def test_tool_tells_how_it_is_used(path):
-    command = [sys.executable, str(path), "--help"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = processes.run(path, "--help")
     assert "Error" not in result.stderr
     assert f"python tools/{path.name}" in result.stdout
