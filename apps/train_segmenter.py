@@ -109,8 +109,8 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float(
     "balance_exponent",
-    1.0,
-    "Power of these weights, for median_frequency: 1 balances fully, 0.5 halfway, 0 not at all.",
+    None,
+    "Power of these weights, for median_frequency: 1, the default, balances fully, 0.5 halfway.",
     0.0,
     1.0,
 )
@@ -122,9 +122,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_float(
     "border_weight",
-    10.0,
-    "How much more pixels between two --cells count at most, beside the balance of the classes; "
-    "0: all pixels count alike.",
+    None,
+    "How much more pixels between two --cells count at most, beside the balance of the classes, 10 "
+    "by default; 0: all pixels count alike.",
     0.0,
 )
 flags.DEFINE_bool(
@@ -193,7 +193,9 @@ def build_model(config, settings, train):
     from kerasvision import data, segmentation
 
     if config.class_balance == "median_frequency":
-        weights = train.median_frequency_weights() ** config.balance_exponent
+        weights = train.median_frequency_weights()
+        if config.balance_exponent is not None:
+            weights **= config.balance_exponent
         settings = {**settings, "class_weights": weights}
     build = getattr(segmentation, config.model)
     model = build(len(train.class_names), class_names=train.class_names, **settings)
@@ -209,6 +211,9 @@ def run(config):
     """Trains, evaluates, draws and exports; `config` has the flags as attributes."""
     started = time.perf_counter()
     app.refuse_unheeded(config, "model", HEEDED_BY)
+    app.refuse_unheeded(config, "class_balance", {"balance_exponent": ["median_frequency"]})
+    if config.border_weight is not None and config.cells is None:
+        raise run_folder.RunError("--border_weight: needs --cells; received: no --cells")
     settings = read_settings(config)
     workdir = run_folder.prepare(
         config.workdir,
@@ -230,8 +235,9 @@ def run(config):
     # Data.
     load = functools.partial(data.load_segmentation, class_list=config.class_list)
     train, val, test = app.load_splits(load, config)
-    if config.cells is not None and config.border_weight:
-        train = train.with_border_weights(config.cells, config.border_weight)
+    if config.cells is not None and config.border_weight != 0:
+        w0 = 10.0 if config.border_weight is None else config.border_weight
+        train = train.with_border_weights(config.cells, w0)
     steps = data.steps_per_epoch(train, config.batch_size)
     seconds = {"data": time.perf_counter() - started}
 

@@ -212,6 +212,8 @@ def test_bad_labels_are_told_in_one_line(pictures, tmp_path):
         ("train_segmenter", ["--image_size=240"], "HEIGHTxWIDTH; received: 240"),
         ("train_segmenter", ["--filters=8"], "--filters: is for --model=unet"),
         ("train_segmenter", ["--model=fcn8s", "--padding=same"], "number of pixels for --model=f"),
+        ("train_segmenter", ["--balance_exponent=0.5"], "is for --class_balance=median_frequency"),
+        ("train_segmenter", ["--border_weight=3"], "--border_weight: needs --cells"),
         ("train_segmenter", ["--dataset=voc:a"], "folder:PATH or tfds:NAME; received: voc:a"),
         ("evaluate_segmenter", [], "--model: name a run folder"),
         ("evaluate_segmenter", ["--model=/nowhere"], "/nowhere: expected a run folder"),
