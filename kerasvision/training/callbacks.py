@@ -48,7 +48,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     `last.keras` holds the weights and the optimizer, whose step count tells how many epochs
     are done: one file, replaced at once, so that a crash can't leave two that disagree. It is
-    written after the others, which an epoch run again simply writes again.
+    written after the others, which an epoch run again simply writes again. It does not hold the
+    states of dropout's generators: each epoch sets them anew, to what depends on the seed and
+    the epoch alone.
 
     Put it behind the callbacks that add to `logs`.
 
@@ -98,6 +100,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
+        for variable in self.model.variables:
+            if variable.name == "seed_generator_state":
+                # The seed, and the count of draws, of which an epoch has less than a million.
+                seed, _ = keras.ops.convert_to_numpy(variable)
+                variable.assign([seed, epoch << 20])
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}

@@ -16,7 +16,8 @@ class Score(keras.callbacks.Callback):
 
 def make_model():
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(1)])
+    layers = [keras.layers.Dense(3), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 5 * STEPS)
     model.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
     return model
