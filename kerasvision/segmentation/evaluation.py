@@ -96,13 +96,15 @@ def evaluate(segmenter, dataset, workdir, tiles=False, margin=None, cells=None, 
         raise ValueError(f"cells must be one of {', '.join(names)}; received: {cells}")
     bar = keras.utils.Progbar(dataset.num_examples) if progress else None
     scores, samples, maps = SegmentationScores(names), [], []
-    for _, image, labels in dataset.examples():
+    # Spread over the data set: neighbours are often frames of one video.
+    sampled = np.linspace(0, dataset.num_examples - 1, SAMPLES).astype(int)
+    for index, (_, image, labels) in enumerate(dataset.examples()):
         probabilities = probabilities_of(segmenter, image, tiles, margin)
         found = probabilities.argmax(axis=-1)
         scores.update(labels, found)
         if cells is not None:
             maps.append((labels == names.index(cells), probabilities[..., names.index(cells)]))
-        if len(samples) < SAMPLES:
+        if index in sampled:
             samples.append((image, labels, found))
         if bar is not None:
             bar.add(1)
