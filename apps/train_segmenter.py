@@ -135,6 +135,12 @@ flags.DEFINE_bool(
     "input.",
 )
 flags.DEFINE_integer("margin", None, "Pixels of a tile's prediction thrown away on each side.")
+flags.DEFINE_bool(
+    "average_turns",
+    False,
+    "In the final evaluation, average what is said of a picture turned and mirrored in eight ways, "
+    "for cells and aerial views: better, and eight times as slow (with --tiles).",
+)
 flags.DEFINE_integer("epochs", 60, "Passes over the training pictures.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 4, "Pictures in a step.", lower_bound=1)
 flags.DEFINE_enum("optimizer", "adamw", ["sgd", "adamw"], "SGD with momentum 0.9, or AdamW.")
@@ -214,6 +220,8 @@ def run(config):
     app.refuse_unheeded(config, "class_balance", {"balance_exponent": ["median_frequency"]})
     if config.border_weight is not None and config.cells is None:
         raise run_folder.RunError("--border_weight: needs --cells; received: no --cells")
+    if config.average_turns and not config.tiles:
+        raise run_folder.RunError("--average_turns: needs --tiles; received: --notiles")
     settings = read_settings(config)
     workdir = run_folder.prepare(
         config.workdir,
@@ -302,7 +310,9 @@ def run(config):
     best_epoch, _ = checkpoint.best
     model.load_weights(workdir / "best.keras")
     before = time.perf_counter()
-    metrics = evaluation.evaluate(model, test, workdir, config.tiles, config.margin, config.cells)
+    metrics = evaluation.evaluate(
+        model, test, workdir, config.tiles, config.margin, config.average_turns, config.cells
+    )
     seconds["evaluation"] = time.perf_counter() - before
     metrics.update(
         dataset=config.dataset,

@@ -95,7 +95,10 @@ class SegmentationScores:
 
 
 def format_table(result):
-    """The numbers of `SegmentationScores.result` as lines to read; "-" stands for None."""
+    """The numbers of `SegmentationScores.result` as lines to read; "-" stands for None.
+
+    Those of `membrane_scores` follow the first ones if they are there, as "membranes".
+    """
 
     def number(value):
         return "    -" if value is None else f"{value:.3f}"
@@ -108,9 +111,15 @@ def format_table(result):
         f"mean class accuracy  {number(result['mean_class_accuracy'])}",
         f"mean IoU             {number(result['mean_iou'])}",
         f"boundary F1          {number(result['boundary_f1'])}",
-        "",
-        f"{'class':<{width}}    IoU  accuracy  share of pixels",
     ]
+    if "membranes" in result:
+        errors = result["membranes"]
+        lines += [
+            f"pixel error          {errors['pixel_error']:.4f}",
+            f"Rand error           {errors['rand_error']:.4f}",
+            f"warping error        {errors['warping_error']:.6f}",
+        ]
+    lines += ["", f"{'class':<{width}}    IoU  accuracy  share of pixels"]
     lines += [
         f"{row['name']:<{width}}  {number(row['iou'])}  {number(row['accuracy']):>8}"
         f"  {row['pixels'] / pixels:>15.3f}"

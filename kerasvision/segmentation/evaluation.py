@@ -9,12 +9,12 @@ import tensorflow as tf
 from kerasvision import drawing
 from kerasvision.metrics.confusion import write_confusion
 from kerasvision.metrics.segmentation import SegmentationScores, membrane_scores
-from kerasvision.segmentation.tiling import predict_tiles
+from kerasvision.segmentation.tiling import predict_tiles, predict_turned
 
 SAMPLES = 6
 
 
-def probabilities_of(segmenter, image, tiles=False, margin=None):
+def probabilities_of(segmenter, image, tiles=False, margin=None, average_turns=False):
     """Probabilities (height, width, C) float32 for every pixel of a picture of any size.
 
     Args:
@@ -23,13 +23,17 @@ def probabilities_of(segmenter, image, tiles=False, margin=None):
         tiles: whether the picture is looked at in its own resolution, tile by tile (see
             `predict_tiles`), or resized to what the segmenter takes, and the result back.
         margin: of the tiles.
+        average_turns: whether tiles are looked at in eight ways, see `predict_turned`.
 
     Raises:
-        ValueError: a resized picture for a segmenter that doesn't predict all of it, or a margin
-            that leaves nothing of a tile.
+        ValueError: a resized picture for a segmenter that doesn't predict all of it, or turned
+            ones without tiles, or a margin that leaves nothing of a tile.
     """
     if tiles:
-        return predict_tiles(segmenter, image, margin)
+        predict = predict_turned if average_turns else predict_tiles
+        return predict(segmenter, image, margin)
+    if average_turns:
+        raise ValueError("average_turns needs tiles; received: tiles=False")
     size = segmenter.image_shape[:2]
     if tuple(segmenter.output_size) != tuple(size):
         raise ValueError(
@@ -72,14 +76,23 @@ class SegmentationEvaluation(keras.callbacks.Callback):
             logs["val_pixel_accuracy"] = result["pixel_accuracy"]
 
 
-def evaluate(segmenter, dataset, workdir, tiles=False, margin=None, cells=None, progress=False):
+def evaluate(
+    segmenter,
+    dataset,
+    workdir,
+    tiles=False,
+    margin=None,
+    average_turns=False,
+    cells=None,
+    progress=False,
+):
     """Scores of a segmenter at the pictures' own size, and what it mistakes, drawn.
 
     Args:
         segmenter: as from `kerasvision.segmentation.load_segmenter`.
         dataset: `kerasvision.data.SegmentationDataset`.
         workdir: folder for confusion.png, confusion.csv, classes.png and samples.png.
-        tiles, margin: as of `probabilities_of`.
+        tiles, margin, average_turns: as of `probabilities_of`.
         cells: name of the class of the cells, for the errors of their membranes; None: no cells.
         progress: whether to show a progress bar.
 
@@ -99,7 +112,7 @@ def evaluate(segmenter, dataset, workdir, tiles=False, margin=None, cells=None, 
     # Spread over the data set: neighbours are often frames of one video.
     sampled = np.linspace(0, dataset.num_examples - 1, SAMPLES).astype(int)
     for index, (_, image, labels) in enumerate(dataset.examples()):
-        probabilities = probabilities_of(segmenter, image, tiles, margin)
+        probabilities = probabilities_of(segmenter, image, tiles, margin, average_turns)
         found = probabilities.argmax(axis=-1)
         scores.update(labels, found)
         if cells is not None:

@@ -159,7 +159,7 @@ def test_evaluate_segmenter_agrees_with_the_run(pictures, trained, tmp_path, mod
     assert names == {path.name for path in tmp_path.iterdir()}
 
 
-@pytest.mark.parametrize("tiles", ["--tiles", "--notiles"])
+@pytest.mark.parametrize("tiles", [["--tiles"], ["--notiles"], ["--tiles", "--average_turns"]])
 def test_segment_draws_and_writes_labels(pictures, trained, tmp_path, tiles):
     (tmp_path / "input").mkdir()
     picture = cv2.imread(str(pictures / "val/images/0.png"))
@@ -169,7 +169,7 @@ def test_segment_draws_and_writes_labels(pictures, trained, tmp_path, tiles):
     workdir = tmp_path / "output"
     result = run(
         "segment", f"--model={trained}", f"--input={tmp_path / 'input'}", f"--workdir={workdir}",
-        f"--class_list={pictures / 'classes.txt'}", "--opacity=1", tiles,
+        f"--class_list={pictures / 'classes.txt'}", "--opacity=1", *tiles,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     assert "broken.jpg: not a readable picture" in result.stdout
@@ -214,6 +214,7 @@ def test_bad_labels_are_told_in_one_line(pictures, tmp_path):
         ("train_segmenter", ["--model=fcn8s", "--padding=same"], "number of pixels for --model=f"),
         ("train_segmenter", ["--balance_exponent=0.5"], "is for --class_balance=median_frequency"),
         ("train_segmenter", ["--border_weight=3"], "--border_weight: needs --cells"),
+        ("train_segmenter", ["--average_turns"], "--average_turns: needs --tiles"),
         ("train_segmenter", ["--dataset=voc:a"], "folder:PATH or tfds:NAME; received: voc:a"),
         ("evaluate_segmenter", [], "--model: name a run folder"),
         ("evaluate_segmenter", ["--model=/nowhere"], "/nowhere: expected a run folder"),

@@ -163,6 +163,21 @@ def test_table():
     ]
 
 
+def test_table_with_membranes():
+    scores = SegmentationScores(NAMES)
+    scores.update(drawn("0002"), drawn("0022"))
+    errors = {"pixel_error": 0.0611, "rand_error": 0.0382, "warping_error": 0.000353}
+    table = format_table({**scores.result(), "membranes": errors}).splitlines()
+    assert table[3:9] == [
+        "boundary F1          1.000",
+        "pixel error          0.0611",
+        "Rand error           0.0382",
+        "warping error        0.000353",
+        "",
+        "class    IoU  accuracy  share of pixels",
+    ]
+
+
 # boundary_f1
 
 

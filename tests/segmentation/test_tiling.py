@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kerasvision.segmentation import unet
-from kerasvision.segmentation.tiling import predict_tiles
+from kerasvision.segmentation.tiling import predict_tiles, predict_turned
 
 
 class Recorder:
@@ -28,6 +28,26 @@ def test_every_pixel_is_predicted_once_and_in_its_place(size, side, predicted, m
     image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype("uint8")
     found = predict_tiles(Recorder(side, predicted), image, margin)
     np.testing.assert_array_equal(found, image)
+
+
+def test_turned_pictures_are_turned_back():
+    image = np.random.default_rng(0).integers(0, 256, (21, 34, 3)).astype("uint8")
+    found = predict_turned(Recorder(32, 32), image, 8)
+    np.testing.assert_allclose(found, image, rtol=1e-6)
+
+
+def test_turned_predictions_are_averaged():
+    class Upright(Recorder):
+        """Predicts how far down a pixel is in its tile, which all of a picture's turns average."""
+
+        def predict_on_batch(self, images):
+            rows = np.arange(16, dtype="float32")[:, None, None]
+            return np.broadcast_to(rows, (len(images), 16, 16, 1))
+
+    found = predict_turned(Upright(16, 16), np.zeros((16, 16, 3), "uint8"), 0)
+    np.testing.assert_allclose(found, 7.5)
+    once = predict_tiles(Upright(16, 16), np.zeros((16, 16, 3), "uint8"), 0)
+    np.testing.assert_allclose(once[:, 0, 0], np.arange(16))
 
 
 def test_number_of_tiles():
