@@ -7,6 +7,7 @@ arguments, flags, streams and seeds.
 
 import atexit
 import functools
+import gc
 import json
 import os
 import pathlib
@@ -44,11 +45,11 @@ def run(script, *flags, timeout=600):
 
 def serve():
     """Forks a process for each line of the standard input, and prints its exit code."""
-    import keras  # noqa: F401
-    import tensorflow  # noqa: F401
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as the apps do; TensorFlow reads it once
+    # What all apps import; it must not start TensorFlow's threads, which a fork would lose.
+    from kerasvision import classification, detection, drawing, export, segmentation  # noqa: F401
 
-    import kerasvision  # noqa: F401
-
+    gc.freeze()  # or each copy would go through all of these objects as it ends
     for line in sys.stdin:
         child = os.fork()
         if not child:

@@ -229,6 +229,17 @@ def test_other_flags_in_a_used_folder_are_refused(pictures, trained):
     assert "--seed=0 (now 7)" in result.stderr.strip().splitlines()[-1]
 
 
+def test_a_fresh_process_says_no_more_than_the_mistake(tmp_path):
+    """Nothing of what TensorFlow prints at its start."""
+    flags = ["--model=/nowhere", f"--workdir={tmp_path}"]
+    result = subprocess.run(
+        command("evaluate_detector", *flags), capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("error: /nowhere: expected a run folder")
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_flagfile_parses(path):
     result = run(path.parent.name, f"--flagfile={path}", "--only_check_args")
