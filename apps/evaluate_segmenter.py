@@ -22,16 +22,7 @@ flags.DEFINE_string("split", "val", "Split to evaluate on.")
 flags.DEFINE_string("class_list", None, "Meaning of the label files' values, as in training.")
 flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets' files.")
 flags.DEFINE_bool("download", False, "Download a data set that is not there yet.")
-flags.DEFINE_bool(
-    "tiles", False, "Look at pictures in their own resolution, tile by tile, instead of resized."
-)
-flags.DEFINE_integer("margin", None, "Pixels of a tile's prediction thrown away on each side.")
-flags.DEFINE_bool(
-    "average_turns",
-    False,
-    "Average what is said of a picture turned and mirrored in eight ways, for cells and aerial "
-    "views: better, and eight times as slow (with --tiles).",
-)
+app.define_tile_flags("Look at pictures in their own resolution, tile by tile, instead of resized.")
 flags.DEFINE_string(
     "cells",
     None,
@@ -45,8 +36,7 @@ def run(config):
     started = time.perf_counter()
     if config.model is None:
         raise run_folder.RunError("--model: name a run folder or a model file; received: nothing")
-    if config.average_turns and not config.tiles:
-        raise run_folder.RunError("--average_turns: needs --tiles; received: --notiles")
+    app.check_tile_flags(config)
     workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
     app.import_tensorflow()
     from kerasvision import data

@@ -18,16 +18,7 @@ from kerasvision.training import app, run_folder
 flags.DEFINE_string("model", None, "Run folder, .keras file, SavedModel folder or .tflite file.")
 flags.DEFINE_string("input", None, "A picture, or a folder of pictures.")
 flags.DEFINE_string("workdir", "runs/segment", "Folder for the results.")
-flags.DEFINE_bool(
-    "tiles", False, "Look at pictures in their own resolution, tile by tile, instead of resized."
-)
-flags.DEFINE_integer("margin", None, "Pixels of a tile's prediction thrown away on each side.")
-flags.DEFINE_bool(
-    "average_turns",
-    False,
-    "Average what is said of a picture turned and mirrored in eight ways, for cells and aerial "
-    "views: better, and eight times as slow (with --tiles).",
-)
+app.define_tile_flags("Look at pictures in their own resolution, tile by tile, instead of resized.")
 flags.DEFINE_string(
     "class_list", None, "Class list as in training, for its colours. Default: colours of our own."
 )
@@ -39,8 +30,7 @@ def run(config):
     for name in ("model", "input"):
         if getattr(config, name) is None:
             raise run_folder.RunError(f"--{name}: is needed; received: nothing")
-    if config.average_turns and not config.tiles:
-        raise run_folder.RunError("--average_turns: needs --tiles; received: --notiles")
+    app.check_tile_flags(config)
     files = app.find_pictures(config.input)
     workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
     app.import_tensorflow()

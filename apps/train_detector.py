@@ -263,7 +263,7 @@ def run(config):
         )
     workdir = run_folder.prepare(
         config.workdir,
-        run_folder.app_flags([run.__module__, app.__name__, sys.argv[0]]),
+        run_folder.app_flags(),
         config.resume,
         SPACE_NEEDED[config.model],
     )

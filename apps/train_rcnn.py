@@ -369,7 +369,7 @@ def run(config):
     check_flags(config)
     workdir = run_folder.prepare(
         config.workdir,
-        run_folder.app_flags([run.__module__, app.__name__, sys.argv[0]]),
+        run_folder.app_flags(),
         config.resume,
         space_needed=500e6,
     )

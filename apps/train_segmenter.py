@@ -127,19 +127,10 @@ flags.DEFINE_float(
     "by default; 0: all pixels count alike.",
     0.0,
 )
-flags.DEFINE_bool(
-    "tiles",
-    False,
+app.define_tile_flags(
     "Look at pictures of any size in their own resolution: train on random windows, predict tile "
     "by tile; beyond a picture its mirror image goes on. Otherwise pictures are resized to the "
     "input.",
-)
-flags.DEFINE_integer("margin", None, "Pixels of a tile's prediction thrown away on each side.")
-flags.DEFINE_bool(
-    "average_turns",
-    False,
-    "In the final evaluation, average what is said of a picture turned and mirrored in eight ways, "
-    "for cells and aerial views: better, and eight times as slow (with --tiles).",
 )
 flags.DEFINE_integer("epochs", 60, "Passes over the training pictures.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 4, "Pictures in a step.", lower_bound=1)
@@ -220,12 +211,11 @@ def run(config):
     app.refuse_unheeded(config, "class_balance", {"balance_exponent": ["median_frequency"]})
     if config.border_weight is not None and config.cells is None:
         raise run_folder.RunError("--border_weight: needs --cells; received: no --cells")
-    if config.average_turns and not config.tiles:
-        raise run_folder.RunError("--average_turns: needs --tiles; received: --notiles")
+    app.check_tile_flags(config)
     settings = read_settings(config)
     workdir = run_folder.prepare(
         config.workdir,
-        run_folder.app_flags([run.__module__, app.__name__, sys.argv[0]]),
+        run_folder.app_flags(),
         config.resume,
         SPACE_NEEDED[config.model],
     )

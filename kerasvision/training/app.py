@@ -19,6 +19,9 @@ SEGMENTATION_DATASETS = (
 )
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 
+# The flags defined below count as the app's own, so that its --help shows them.
+flags.disclaim_key_flags()
+
 
 def define_flags(workdir, dataset, dataset_help):
     """Defines the flags that every training app has.
@@ -49,6 +52,31 @@ def define_flags(workdir, dataset, dataset_help):
     flags.DEFINE_string(
         "test_split", None, "Split of the final metrics and pictures. Default: --val_split."
     )
+
+
+def define_tile_flags(tiles_help):
+    """Defines --tiles, with this help, and how tiles are predicted: the segmenter's apps have them.
+
+    `check_tile_flags` tells whether they fit together.
+    """
+    flags.DEFINE_bool("tiles", False, tiles_help)
+    flags.DEFINE_integer("margin", None, "Pixels of a tile's prediction thrown away on each side.")
+    flags.DEFINE_bool(
+        "average_turns",
+        False,
+        "With --tiles, for cells and aerial views: average what is said, after training, of a "
+        "picture turned and mirrored in eight ways; usually better, and eight times as slow.",
+    )
+
+
+def check_tile_flags(config):
+    """Refuses --average_turns without --tiles.
+
+    Raises:
+        RunError: it is set.
+    """
+    if config.average_turns and not config.tiles:
+        raise RunError("--average_turns: needs --tiles; received: --notiles")
 
 
 def refuse_unheeded(config, choice, heeded_by):

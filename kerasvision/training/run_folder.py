@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 
 from absl import flags
 
@@ -84,10 +85,9 @@ def prepare(workdir, app_flags, resume, space_needed):
     return workdir
 
 
-def app_flags(module_names):
-    """The values of the flags that the named modules define, as a dict."""
-    by_module = flags.FLAGS.flags_by_module_dict()
-    return {flag.name: flag.value for module in module_names for flag in by_module.get(module, [])}
+def app_flags():
+    """The values of the flags that the running app has, as a dict."""
+    return {flag.name: flag.value for flag in flags.FLAGS.flags_by_module_dict()[sys.argv[0]]}
 
 
 def flagfile_text(values):

@@ -252,4 +252,4 @@ def test_every_flagfile_parses(path):
 @pytest.mark.parametrize("app", [path.stem for path in sorted(ROOT.glob("apps/*.py"))])
 def test_help_is_worth_reading(app):
     result = run(app, "--help")
-    assert f"python apps/{app}.py" in result.stdout and "--workdir" in result.stdout
+    assert f"python apps/{app}.py" in result.stdout and "\n  --workdir: " in result.stdout
