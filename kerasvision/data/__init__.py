@@ -108,9 +108,7 @@ def load_classification(name, split="train", *, data_dir=None, download=False):
     )
 
 
-def load_segmentation(
-    name, split="train", *, class_list=None, data_dir=None, download=False, cells=None
-):
+def load_segmentation(name, split="train", *, class_list=None, data_dir=None, download=False):
     """Loads a segmentation set that is named in one word.
 
     Args:
@@ -123,8 +121,6 @@ def load_segmentation(
             `classes.txt` in a folder.
         data_dir: folder of TensorFlow Datasets' files; None: its own default.
         download: whether `tfds:` sets that are not there may be downloaded.
-        cells: name of the class whose borders get weights, see
-            `SegmentationDataset.with_border_weights`; None: no weights.
 
     Returns:
         A `SegmentationDataset`.
@@ -138,21 +134,18 @@ def load_segmentation(
     if name == "scenes":
         builder = Scenes(config="full", data_dir=data_dir)
         builder.download_and_prepare()
-        dataset = from_scenes(name, builder, split)
-    elif kind == "tfds" and rest:
-        dataset = load_segmentation_tfds(name, rest, split, class_list, data_dir, download)
-    elif kind in ("camvid", "folder") and rest:
+        return from_scenes(name, builder, split)
+    if kind == "tfds" and rest:
+        return load_segmentation_tfds(name, rest, split, class_list, data_dir, download)
+    if kind in ("camvid", "folder") and rest:
         if kind == "camvid" and class_list is None:
             class_list = CAMVID_CLASSES
         whole, places = _split_part(split)
         dataset = load_segmentation_folder(name, rest, whole, class_list)
-        if places is not None:
-            dataset = dataset.part(places, split)
-    else:
-        raise ValueError(
-            f"dataset must be scenes, camvid:PATH, folder:PATH or tfds:NAME; received: {name}"
-        )
-    return dataset if cells is None else dataset.with_border_weights(cells)
+        return dataset if places is None else dataset.part(places, split)
+    raise ValueError(
+        f"dataset must be scenes, camvid:PATH, folder:PATH or tfds:NAME; received: {name}"
+    )
 
 
 def _split_part(split):

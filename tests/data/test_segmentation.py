@@ -401,15 +401,15 @@ def test_weights_in_batches(tmp_path):
     first = np.array([[255, 0, 255, 9]], np.uint8)
     _pair(tmp_path, "a", first, size=(1, 4))
     _pair(tmp_path, "b", np.array([[255, 255, 255, 255]], np.uint8), size=(1, 4))
-    dataset = _load(tmp_path, class_list="0 membrane / 255 cell / 9 void", cells="cell")
-    (batch,) = data.segmentation_batches(dataset, (1, 4, 3), 2)
+    dataset = _load(tmp_path, class_list="0 membrane / 255 cell / 9 void")
+    (batch,) = data.segmentation_batches(dataset.with_border_weights("cell"), (1, 4, 3), 2)
     cell, membrane = 7 / 2 / 6, 7 / 2 / 1 + 10 * np.exp(-4 / 50)
     expected = [[[cell, membrane, cell, 0]], [[cell] * 4]]
     assert batch["pixel_weights"].dtype == tf.float32
     np.testing.assert_allclose(batch["pixel_weights"], expected, atol=0.5 / 1024 + 1e-6)
     np.testing.assert_array_equal(batch["segmentation_masks"][0], [[1, 0, 1, -1]])
     with pytest.raises(ValueError, match="one of the classes membrane, cell; received: nucleus$"):
-        _load(tmp_path, class_list="0 membrane / 255 cell / 9 void", cells="nucleus")
+        dataset.with_border_weights("nucleus")
 
 
 def test_generated_colors_differ():
