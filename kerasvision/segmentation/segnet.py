@@ -46,7 +46,7 @@ def segnet(
             `fit_batch_norm`.
         class_names, class_weights: as in `Segmenter`.
         upsampling: "indices": unpooling to where the maxima were; or "bilinear", with as many
-            parameters, to compare it with, as in table 1.
+            parameters, to compare it with.
         batch_norm_momentum: of the moving averages.
 
     Returns:
