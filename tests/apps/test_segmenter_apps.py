@@ -100,7 +100,7 @@ def test_a_run_leaves_what_it_promises(trained):
         assert cv2.imread(str(trained / name)).std() > 5
 
 
-@pytest.mark.parametrize("weight", [0, 10])
+@pytest.mark.parametrize("weight", [pytest.param(0, marks=pytest.mark.slow), 10])
 def test_cells_are_measured_and_their_borders_weigh_if_asked(pictures, trained, tmp_path, weight):
     result = run(
         "train_segmenter", f"--dataset=folder:{pictures}", f"--workdir={tmp_path}", *TRAIN,
