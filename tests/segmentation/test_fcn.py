@@ -56,13 +56,21 @@ def test_any_size_is_predicted_whole(padding):
         assert fcn8s(3, (*size, 3), padding=padding, **SMALL).output_size == size
 
 
-def test_scores_start_at_zero_and_learn():
+@pytest.mark.parametrize(
+    ("make", "side"),  # two cells of the coarsest scores, or more
+    [
+        pytest.param(fcn32s, 64, marks=pytest.mark.slow),
+        pytest.param(fcn16s, 32, marks=pytest.mark.slow),
+        (fcn8s, 32),
+    ],
+)
+def test_scores_start_at_zero_and_learn(make, side):
     keras.utils.set_random_seed(0)
-    model = fcn8s(2, (32, 32, 3), padding=0, **SMALL)
-    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    model = make(2, (side, side, 3), padding=0, **SMALL)
+    images = np.random.default_rng(0).uniform(0, 255, (2, side, side, 3)).astype("float32")
     np.testing.assert_array_equal(np.asarray(model(images)), 0)
-    batch = {"images": images, "segmentation_masks": np.zeros((2, 32, 32), "int32")}
-    batch["segmentation_masks"][:, 16:] = 1
+    batch = {"images": images, "segmentation_masks": np.zeros((2, side, side), "int32")}
+    batch["segmentation_masks"][:, side // 2 :] = 1
     model.compile(keras.optimizers.Adam(3e-4))
     losses = model.fit(batch, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
