@@ -55,6 +55,18 @@ def test_the_same_variant_predicts_each_pixel(upsampling):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.slow
+def test_the_valid_variant_learns_two_halves():
+    keras.utils.set_random_seed(0)
+    model = unet(2, (188, 188, 3), filters=4)
+    images = np.zeros((2, 188, 188, 3), "float32")
+    images[:, 94:] = 255
+    batch = {"images": images, "segmentation_masks": (images[..., 0] > 0).astype("int32")}
+    model.compile(keras.optimizers.Adam(0.003))
+    losses = model.fit(batch, epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"sides 188, 204, 220, .* received: \(572, 570, 3\)"):
         unet(2, (572, 570, 3))
