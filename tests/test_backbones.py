@@ -48,9 +48,16 @@ NETWORKS = {
     "mobilenet_v2": ({"width_multiplier": 0.35}, 32, True),
     "squeezenet": ({}, 32, False),
 }
-# Names whose files are written in seconds, and all of them.
-QUICK = [name for name, (_, _, long) in NETWORKS.items() if not long]
-ALL = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in NETWORKS]
+
+
+def slow_but(*quick):
+    """Names of networks, of which these take part in every run of the tests."""
+    return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in NETWORKS]
+
+
+ALL = slow_but(*(name for name, (_, _, long) in NETWORKS.items() if not long))
+# XLA takes its time to compile: a plain, a residual and a dense network.
+COMPILED = slow_but("lenet5", "cifar_resnet", "cifar_densenet")
 
 
 def build(name, side=None, **arguments):
@@ -127,7 +134,7 @@ def test_survives_files(name, tmp_path, in_litert):
     np.testing.assert_allclose(received, expected[:1], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", COMPILED)
 def test_learns_and_computes_the_same_under_xla(name):
     import tensorflow as tf
 

@@ -22,7 +22,7 @@ def run(*arguments):
 
 def test_operators_layers_and_models():
     tests = [str(TESTS / name) for name in ("ops", "layers", "test_conformance.py")]
-    chosen = "golden or same_compiled or (model_lowers and Classifier)"
+    chosen = "golden or layer_is_the_same_compiled or (model_lowers and Classifier)"
     result = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests)
     assert result.returncode == 0, result.stdout[-3000:]
 
