@@ -158,14 +158,6 @@ flags.DEFINE_list(
 )
 
 
-def read_size(text):
-    """(height, width) of --image_size."""
-    sides = text.split("x")
-    if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise run_folder.RunError(f"--image_size: must be HEIGHTxWIDTH; received: {text}")
-    return tuple(map(int, sides))
-
-
 def read_settings(config):
     """Arguments of the model's builder that the flags give."""
     settings = {
@@ -174,7 +166,7 @@ def read_settings(config):
         if config.model in models and getattr(config, name) is not None
     }
     if config.image_size is not None:
-        settings["image_shape"] = (*read_size(config.image_size), 3)
+        settings["image_shape"] = (*app.read_size("image_size", config.image_size), 3)
     if "padding" in settings and config.model != "unet":
         if not settings["padding"].isdigit():
             raise run_folder.RunError(

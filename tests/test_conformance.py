@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 import kerasvision.detection
+import kerasvision.generative
 import kerasvision.layers
 import kerasvision.segmentation
 from kerasvision import layers
@@ -31,6 +32,7 @@ from kerasvision.detection import (
     yolo_v2,
     yolo_v3,
 )
+from kerasvision.generative import cyclegan, dcgan, gan, pix2pix, wgan_gp
 from kerasvision.ops import boxes, matching, nms, roi, roi_pooling, sampling, unpooling
 from kerasvision.segmentation import (
     deconvnet,
@@ -285,8 +287,8 @@ TWO_STAGES = {
     "num_samples": 16,
     "num_proposals": (30, 20),
 }
-# Name: (how to make it small, side of its images). What stands behind a comma tells variants of
-# one function apart.
+# Name: (how to make it small, side of its images, or length of its noise). What stands behind a
+# comma tells variants of one function apart.
 DETECTORS = {
     "ssdlite": (lambda: ssdlite(2, (64, 64, 3), width_multiplier=0.35, first_stride=8), 64),
     "ssd_resnet18": (lambda: ssd_resnet18(2, (64, 64, 3), width=8), 64),
@@ -325,9 +327,20 @@ SEGMENTERS = {
     "segnet_basic": (lambda: segnet_basic(2, (32, 32, 3)), 32),
     "refinenet": (lambda: refinenet(resnet(), 2, filters=8), 64),
 }
+OF_NOISE = {
+    "gan": (lambda: gan((8, 8, 1), 16, units=10), 16),
+    "dcgan": (lambda: dcgan((16, 16, 1), 16, filters=4), 16),
+    "wgan_gp": (lambda: wgan_gp((16, 16, 3), 16, filters=4), 16),
+}
+GENERATIVE = {
+    **OF_NOISE,
+    "pix2pix": (lambda: pix2pix((32, 32, 3), filters=4), 32),
+    "cyclegan": (lambda: cyclegan((32, 32, 3), 1, filters=4), 32),
+}
 MODELS = {
     **DETECTORS,
     **SEGMENTERS,
+    **GENERATIVE,
     "Classifier": (
         lambda: Classifier(
             cifar_resnet((32, 32, 3), num_classes=2, depth=8, classifier_activation=None)
@@ -350,8 +363,20 @@ def slow_but(names, *quick):
     return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in names]
 
 
-# Those on VGG-16 have 15 million weights at least.
-QUICK = [n for n in MODELS if n not in ("fcn32s", "fcn16s", "fcn8s", "deconvnet", "segnet")]
+# Those on VGG-16 have 15 million weights at least; the others are variants, or parts, of one that
+# is quick.
+SLOW = (
+    *("fcn32s", "fcn16s", "fcn8s", "deconvnet", "segnet"),
+    *("ssdlite", "faster_rcnn", "r_fcn", "rcnn_minus_r", "yolo_v2, word tree", "unet, same"),
+    *("weak_localizer, average", "wgan_gp"),
+)
+QUICK = [n for n in MODELS if n not in SLOW]
+
+
+def inputs_of(name):
+    """What the model of this name takes."""
+    _, side = MODELS[name]
+    return maps(2, side) if name in OF_NOISE else images(side)
 
 
 def as_numpy(value):
@@ -426,6 +451,10 @@ def test_the_lists_are_complete():
     elsewhere = {"refinenet_mobilenet_v2", "refinenet_resnet101", "refinenet_resnet50"}
     listed = {name.partition(",")[0] for name in SEGMENTERS}
     assert functions - {"fit_batch_norm", "load_segmenter"} == listed | elsewhere
+    functions = {
+        name for name, value in vars(kerasvision.generative).items() if inspect.isfunction(value)
+    }
+    assert functions - {"load_generative"} == set(GENERATIVE)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -546,14 +575,13 @@ def batch_of(side, name):
 
 @pytest.mark.parametrize(
     "name",
-    # The other detectors, or parts of them, and the segmenters learn in tests of their own; those
-    # left out, random and with dropout but no normalization, only there: five steps are too few.
+    # The other detectors, or parts of them, the segmenters and what generates learn in tests of
+    # their own; those left out, random and with dropout but no normalization, only there: five
+    # steps are too few.
     slow_but(
-        [n for n in MODELS if n not in ("fcn32s", "fcn16s", "fcn8s", "unet")],
+        [n for n in MODELS if n not in {*GENERATIVE, "fcn32s", "fcn16s", "fcn8s", "unet"}],
         "retinanet",
-        "yolo_v1",
-        "yolo_v2",
-        *(n for n in MODELS if n not in DETECTORS and n not in SEGMENTERS),
+        *(n for n in QUICK if n not in {**DETECTORS, **SEGMENTERS, **GENERATIVE}),
     ),
 )
 def test_model_lowers_its_loss(name):
@@ -568,27 +596,27 @@ def test_model_lowers_its_loss(name):
 
 @pytest.mark.parametrize("name", slow_but(MODELS, *QUICK))
 def test_model_in_mixed_precision_answers_in_float32(name):
-    make, side = MODELS[name]
+    make, _ = MODELS[name]
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         model = make()
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    raw = keras.tree.flatten(model(images(side)))
+    raw = keras.tree.flatten(model(inputs_of(name)))
     types = {keras.backend.standardize_dtype(x.dtype) for x in raw}
     assert types - {"int32"} == {"float32"}  # labels and counts are whole numbers
-    for found in keras.tree.flatten(model.predict(images(side), verbose=0)):
+    for found in keras.tree.flatten(model.predict(inputs_of(name), verbose=0)):
         assert np.isfinite(found).all() and found.dtype in (np.float32, np.int32)
 
 
 @pytest.mark.parametrize("name", slow_but(MODELS, *QUICK))
 def test_model_survives_a_file(name, tmp_path):
-    make, side = MODELS[name]
+    make, _ = MODELS[name]
     model = make()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    expected = model.predict(images(side), verbose=0)
-    assert_equal(loaded.predict(images(side), verbose=0), expected)
+    expected = model.predict(inputs_of(name), verbose=0)
+    assert_equal(loaded.predict(inputs_of(name), verbose=0), expected)
 
 
 @pytest.mark.parametrize("name", slow_but([*DETECTORS, *SEGMENTERS], "retinanet", "segnet_basic"))
@@ -674,6 +702,34 @@ def test_segmenter_survives_its_exports(name, tmp_path):
         assert exported.class_names == model.class_names
         found = exported.predict_on_batch(images(side).astype("uint8"))
         np.testing.assert_allclose(found, expected, atol=2e-3, err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", slow_but(GENERATIVE, "pix2pix", "dcgan"))
+def test_generator_survives_its_exports(name, tmp_path):
+    """SavedModel and LiteRT, of built-in operators, make what Keras makes."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the exports are TensorFlow's")
+    import tensorflow as tf
+
+    from kerasvision import export
+    from kerasvision.export import litert
+
+    make, _ = MODELS[name]
+    keras.utils.set_random_seed(0)
+    model, inputs = make(), inputs_of(name)
+    for weight in model.G.trainable_variables:
+        weight.assign(10 * weight)  # new networks make grey of all noise
+    expected = model.predict_on_batch(inputs)
+    assert expected.std() > 10
+    export.export_generator(model.G, tmp_path, ["saved_model", "float32"])
+    served = tf.saved_model.load(str(tmp_path / "saved_model"))
+    np.testing.assert_allclose(served.serve(inputs), expected, atol=0.1)
+    interpreter = litert.interpreter((tmp_path / "model_float32.tflite").read_bytes())
+    for x, picture in zip(inputs, expected):
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x[None])
+        interpreter.invoke()
+        found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        np.testing.assert_allclose(found[0], picture, atol=0.1)
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -18,6 +18,7 @@ from kerasvision.data.pipeline import (
     resize_labelled,
     segmentation_batches,
     steps_per_epoch,
+    translation_batches,
 )
 from kerasvision.data.scenes import Scenes
 from kerasvision.data.segmentation import (
@@ -29,6 +30,15 @@ from kerasvision.data.segmentation import (
 from kerasvision.data.segmentation_augmentation import SegmentationAugmentation
 from kerasvision.data.solids import KEYPOINT_NAMES
 from kerasvision.data.tfds_sets import from_builder, load_tfds, load_tfds_classification
+from kerasvision.data.translation import (
+    TranslationDataset,
+    from_features,
+    load_side_by_side,
+    load_two_folders,
+    load_unpaired_tfds,
+    pairs_of_labels,
+    without_pairs,
+)
 from kerasvision.data.voc import load_voc
 from kerasvision.data.yolo import load_yolo
 
@@ -146,6 +156,66 @@ def load_segmentation(name, split="train", *, class_list=None, data_dir=None, do
     raise ValueError(
         f"dataset must be scenes, camvid:PATH, folder:PATH or tfds:NAME; received: {name}"
     )
+
+
+def load_pairs(name, split="train", *, data_dir=None, download=False):
+    """Loads pairs of pictures, x and what it is to become, y, named in one word.
+
+    Args:
+        name: `scenes:labels` (colours of the classes, and the picture), `scenes:night` (by day, by
+            night), `camvid:PATH` (colours of the classes, and the picture), `pairs:PATH` (side by
+            side in `SPLIT/*.jpg`) or `folders:PATH` (of the same names in `SPLITA` and `SPLITB`).
+        split: name of the split, such as `train`, `val` or `test`.
+        data_dir: folder of TensorFlow Datasets' files; None: its own default.
+        download: passed over; nothing of this is fetched.
+
+    Returns:
+        A `TranslationDataset`.
+
+    Raises:
+        ValueError: the name is of another form, or the set cannot be read.
+    """
+    kind, _, rest = name.partition(":")
+    if name == "scenes:night":
+        builder = Scenes(config="day_and_night", data_dir=data_dir)
+        builder.download_and_prepare()
+        return from_features(name, builder, split, "image", "night")
+    if name == "scenes:labels":
+        return pairs_of_labels(load_segmentation("scenes", split, data_dir=data_dir))
+    if kind == "camvid" and rest:
+        return pairs_of_labels(load_segmentation(name, split))
+    if kind == "pairs" and rest:
+        return load_side_by_side(name, rest, split)
+    if kind == "folders" and rest:
+        return load_two_folders(name, rest, split, paired=True)
+    raise ValueError(
+        "dataset must be scenes:labels, scenes:night, camvid:PATH, pairs:PATH or folders:PATH; "
+        f"received: {name}"
+    )
+
+
+def load_unpaired(name, split="train", *, data_dir=None, download=False):
+    """Loads pictures of two kinds X and Y, no pairs, named in one word.
+
+    Args:
+        name: `folders:PATH` (`SPLITA` and `SPLITB`), `tfds:cycle_gan/NAME`, or any set of
+            `load_pairs`: then X are the pictures x of every other pair, Y the y of the rest.
+        split: name of the split, such as `train` or `test`.
+        data_dir: folder of TensorFlow Datasets' files; None: its own default.
+        download: whether `tfds:` sets that are not there may be downloaded.
+
+    Returns:
+        A `TranslationDataset`.
+
+    Raises:
+        ValueError: the name is of another form, or the set cannot be read.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "folders" and rest:
+        return load_two_folders(name, rest, split, paired=False)
+    if kind == "tfds" and rest:
+        return load_unpaired_tfds(name, rest, split, data_dir, download)
+    return without_pairs(load_pairs(name, split, data_dir=data_dir))
 
 
 def _split_part(split):

@@ -284,6 +284,80 @@ def segmentation_batches(
     )
 
 
+def translation_batches(
+    dataset,
+    image_shape,
+    batch_size,
+    *,
+    enlarge=1.0,
+    flip=False,
+    shuffle=False,
+    seed=0,
+    first_epoch=0,
+    epochs=1,
+    shard_index=0,
+    shard_count=1,
+    drop_remainder=False,
+):
+    """Returns the batches of epochs `first_epoch` to `epochs - 1`, resumable at every epoch.
+
+    Order and augmentation of epoch e depend on (seed, e) alone, as in `batches`. Pictures are
+    resized without keeping their aspect ratio, then, where they are enlarged, cropped at random;
+    those of a pair alike.
+
+    Args:
+        dataset: `TranslationDataset`.
+        image_shape: (height, width, 3) of the batches.
+        batch_size: examples in a batch of this shard.
+        enlarge: factor of the size that crops are cut from; 286 / 256 in pix2pix and CycleGAN.
+        flip: whether to swap left and right in half of the examples.
+        shuffle: whether every epoch has an order of its own.
+        seed: int, of the order and the augmentation.
+        first_epoch, epochs: range of epochs, as `initial_epoch` and `epochs` of `fit`.
+        shard_index, shard_count: takes every `shard_count`-th example of the (shuffled) epoch,
+            from number `shard_index` on, as in `batches`.
+        drop_remainder: whether the examples that do not fill a batch are left out of the epoch,
+            or (one epoch only) make a last, smaller batch.
+
+    Returns:
+        A `tf.data.Dataset` of dictionaries: "x" and "y" (B, height, width, 3) uint8, "image_ids"
+        (B,) int64.
+
+    Raises:
+        ValueError: too few pictures for a batch, several epochs without `drop_remainder`, or
+            `enlarge` is below 1.
+    """
+    if enlarge < 1.0:
+        raise ValueError(f"enlarge must be 1 or more; received: {enlarge}")
+    height, width, _ = image_shape
+    larger = (round(enlarge * height), round(enlarge * width))
+
+    def prepare(example, picture_seed):
+        decoded = dataset.decode(example)
+        seeds = tf.unstack(tf.random.experimental.stateless_split(picture_seed, 2))
+        prepared = {"image_ids": example["image_id"]}
+        for name, own_seed in zip("xy", [seeds[0], seeds[0] if dataset.paired else seeds[1]]):
+            image = tf.image.resize(decoded[name], larger, antialias=True)
+            image = tf.image.stateless_random_crop(image, image_shape, own_seed)
+            if flip:
+                image = tf.image.stateless_random_flip_left_right(image, own_seed)
+            prepared[name] = tf.cast(tf.round(image), tf.uint8)
+        return prepared
+
+    return _batches(
+        dataset,
+        prepare,
+        batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        first_epoch=first_epoch,
+        epochs=epochs,
+        shard_index=shard_index,
+        shard_count=shard_count,
+        drop_remainder=drop_remainder,
+    )
+
+
 def resize_labelled(example, size):
     """Resizes a picture and all that its pixels have, without keeping the aspect ratio.
 

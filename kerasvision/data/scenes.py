@@ -42,6 +42,9 @@ NOISE_SIGMA = (0.5, 8.0)  # of 255
 EXPOSURE = (0.8, 1.25)
 MAX_WHITE_BALANCE = 0.12
 MAX_VIGNETTE = 0.4
+MOONLIGHT = (0.13, 0.17, 0.28)  # what is left of the colours by night
+LAMP = (1.5, 1.2, 0.75)  # the light of a lamp at the camera on the nearest surface
+LAMP_SIGMA = 0.45  # of its cone, in picture heights
 
 MATERIALS = (
     "plain", "plain", "plain", "stripes", "checks", "dots", "bricks", "wood", "marble", "clouds",
@@ -62,12 +65,14 @@ class Placed(NamedTuple):
     pixels: tuple  # rows and columns (P,) in solid.faces of what is visible in the picture
 
 
-def draw_scene(seed, size=(256, 256)):
+def draw_scene(seed, size=(256, 256), night=False):
     """Draws one scene; the same seed gives the same scene.
 
     Args:
         seed: int or sequence of ints.
         size: height H and width W of the picture.
+        night: whether it is seen by night: under a bluish moon, and in the warm light of a lamp
+            at the camera, which falls off with the distance and from the middle outwards.
 
     Returns:
         A dictionary, its n objects from near to far:
@@ -110,6 +115,9 @@ def draw_scene(seed, size=(256, 256)):
             scene["keypoints"].append(_keypoints(item, z, size))
             scene["box_areas"].append(item.box_area)
             instances[rows, columns] = len(scene["labels"])
+    depth = np.where(depth > 0, depth, np.float32(nearest) * distance)
+    if night:
+        picture *= _night_light(depth)
     return {
         "image": _photograph(rng, picture),
         "boxes": np.array(scene["boxes"], np.float32).reshape(-1, 4),
@@ -117,7 +125,7 @@ def draw_scene(seed, size=(256, 256)):
         "areas": np.array(scene["areas"], np.int64),
         "keypoints": np.array(scene["keypoints"], np.float32).reshape(-1, MAX_KEYPOINTS, 3),
         "instances": instances,
-        "depth": np.where(depth > 0, depth, np.float32(nearest) * distance),
+        "depth": depth,
         "box_areas": np.array(scene["box_areas"], np.float32),
     }
 
@@ -326,6 +334,16 @@ def _cast_shadow(rng, picture, item, light):
         target *= cv2.merge([1 - shadow] * 3)
 
 
+def _night_light(depth):
+    """The factors (H, W, 3) float32 of a lamp and the moon on what is at `depth` (H, W)."""
+    height, width = depth.shape
+    rows = (np.arange(height, dtype=np.float32)[:, None] - height / 2) / height
+    columns = (np.arange(width, dtype=np.float32) - width / 2) / height
+    cone = np.exp(-(rows**2 + columns**2) / (2 * LAMP_SIGMA**2))
+    lamp = cone * (NEAREST / np.maximum(depth, NEAREST)) ** 2
+    return np.float32(MOONLIGHT) + lamp[..., None] * np.float32(LAMP)
+
+
 def _photograph(rng, picture):
     """Uneven light, lens, white balance, exposure and sensor: (H, W, 3) float32 to uint8."""
     height, width = picture.shape[:2]
@@ -350,12 +368,14 @@ class ScenesConfig(tfds.core.BuilderConfig):
 
     Attributes:
         full: whether masks, keypoints and depth come along.
+        night: whether each scene is drawn by night as well.
         size: height and width.
         seed: of all pictures.
         train, validation, test: numbers of pictures.
     """
 
     full: bool = False
+    night: bool = False
     size: int = 256
     seed: int = 0
     train: int = 4000
@@ -369,13 +389,14 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     Features: `image`, `image/id`, and `objects` with `bbox`, `label` and `area` (visible pixels).
     The config `full` adds, for the same pictures, `objects/keypoints` as in `draw_scene`, and
     `instances` (0: background, i + 1: object i), `classes` (0: background, label + 1) and `depth`
-    (millimetres) of shape (H, W, 1).
+    (millimetres) of shape (H, W, 1). `day_and_night` adds `night`, the same scenes by night.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [
         ScenesConfig(name="detection", description="Boxes and labels."),
         ScenesConfig(name="full", description="Masks, keypoints and depth too.", full=True),
+        ScenesConfig(name="day_and_night", description="Each scene twice.", night=True),
     ]
 
     def _info(self):
@@ -395,6 +416,8 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
                     dtype=np.uint16 if name == "depth" else np.uint8,
                     encoding_format="png",
                 )
+        if self.builder_config.night:
+            features["night"] = tfds.features.Image(shape=(*shape, 3), encoding_format="jpeg")
         features["objects"] = tfds.features.Sequence(objects)
         return tfds.core.DatasetInfo(
             builder=self,
@@ -418,12 +441,12 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
 def _example(config, split_number, index):
     """Key and features of one picture of a split."""
-    scene = draw_scene((config.seed, split_number, index), (config.size, config.size))
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    seed, size = (config.seed, split_number, index), (config.size, config.size)
+    scene = draw_scene(seed, size)
     image_id = split_number * 10**8 + index
     objects = {"bbox": scene["boxes"], "label": scene["labels"], "area": scene["areas"]}
     features = {
-        "image": cv2.imencode(".jpg", scene["image"][..., ::-1], quality)[1].tobytes(),
+        "image": _encode_jpeg(scene["image"]),
         "image/id": image_id,
         "objects": objects,
     }
@@ -434,4 +457,11 @@ def _example(config, split_number, index):
         features["instances"] = cv2.imencode(".png", scene["instances"])[1].tobytes()
         features["classes"] = cv2.imencode(".png", classes)[1].tobytes()
         features["depth"] = cv2.imencode(".png", millimetres)[1].tobytes()
+    if config.night:
+        features["night"] = _encode_jpeg(draw_scene(seed, size, night=True)["image"])
     return image_id, features
+
+
+def _encode_jpeg(image):
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return cv2.imencode(".jpg", image[..., ::-1], quality)[1].tobytes()

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import keras
 import numpy as np
 
 from kerasvision import data
@@ -13,6 +14,7 @@ from kerasvision.export.litert_classifier import (
     export_litert_embedder,
 )
 from kerasvision.export.litert_detector import LiteRTDetector, export_litert
+from kerasvision.export.litert_generator import export_litert_generator
 from kerasvision.export.litert_segmenter import LiteRTSegmenter, export_litert_segmenter
 from kerasvision.export.saved_model import (
     SavedModelClassifier,
@@ -20,6 +22,7 @@ from kerasvision.export.saved_model import (
     SavedModelSegmenter,
     export_saved_model,
 )
+from kerasvision.training.quiet import quiet
 
 CALIBRATION_IMAGES = 128
 
@@ -116,6 +119,31 @@ def export_segmenter(model, workdir, formats, dataset=None):
         else:
             path = pathlib.Path(workdir, f"model_{name}.tflite")
             export_litert_segmenter(model, path, name, images)
+
+
+def export_generator(generator, workdir, formats, prefix=""):
+    """Exports a generator as `workdir`/saved_model and `workdir`/model_{precision}.tflite.
+
+    Args:
+        generator: functional `keras.Model` from noise or pictures to pictures.
+        workdir: folder for the exports.
+        formats: list out of "saved_model", "float32" and "float16".
+        prefix: of the names, where there are several generators.
+
+    Raises:
+        ValueError: an unknown format.
+        ExportError: an export does not compute what the generator does.
+    """
+    _check_formats(formats, ("saved_model", "float32", "float16"), None)
+    for name in formats:
+        if name == "saved_model":
+            signature = [keras.InputSpec(dtype="float32", shape=generator.input_shape)]
+            path = str(pathlib.Path(workdir, f"{prefix}{name}"))
+            with quiet():
+                generator.export(path, input_signature=signature, verbose=False)
+        else:
+            path = pathlib.Path(workdir, f"{prefix}model_{name}.tflite")
+            export_litert_generator(generator, path, name)
 
 
 def _check_formats(formats, known, dataset):

@@ -124,16 +124,17 @@ def in_float32(model):
     parts = networks_of(model)
     if all(x.compute_dtype == "float32" for part in parts.values() for x in part.layers):
         return model
+    return with_networks(model, {n: network_in_float32(part) for n, part in parts.items()})
 
-    def clone(network):
-        copy = keras.models.clone_model(
-            network,
-            clone_function=lambda x: x.from_config({**x.get_config(), "dtype": "float32"}),
-        )
-        copy.set_weights(network.get_weights())
-        return copy
 
-    return with_networks(model, {name: clone(network) for name, network in parts.items()})
+def network_in_float32(network):
+    """A copy in float32 of a functional model."""
+    copy = keras.models.clone_model(
+        network,
+        clone_function=lambda x: x.from_config({**x.get_config(), "dtype": "float32"}),
+    )
+    copy.set_weights(network.get_weights())
+    return copy
 
 
 def networks_of(model):

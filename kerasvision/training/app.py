@@ -17,6 +17,15 @@ SEGMENTATION_DATASETS = (
     "scenes (built in), camvid:PATH or folder:PATH (pictures in SPLIT/images, PNG files of the "
     "same names in SPLIT/labels), or tfds:NAME."
 )
+PAIRED_DATASETS = (
+    "scenes:labels or scenes:night (built in), camvid:PATH (colours of the labels, and the "
+    "picture), pairs:PATH (side by side in SPLIT/*.jpg) or folders:PATH (of the same names in "
+    "SPLITA and SPLITB)."
+)
+UNPAIRED_DATASETS = (
+    "folders:PATH (SPLITA and SPLITB), tfds:cycle_gan/NAME, or scenes:labels, scenes:night (built "
+    "in), camvid:PATH and pairs:PATH, of whose pairs every other one gives x, the rest y."
+)
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 
 # The flags defined below count as the app's own, so that its --help shows them.
@@ -153,6 +162,44 @@ def load_splits(load, config):
         f"{', …' if len(train.class_names) > 20 else ''}"
     )
     return train, val, test
+
+
+def load_pictures(load, config):
+    """Loads what a translator trains on, is looked at in training, and is tested on in the end.
+
+    Args:
+        load: `data.load_pairs` or `data.load_unpaired`.
+        config: has the flags of `define_flags` as attributes.
+
+    Returns:
+        (train, val, test), `TranslationDataset`s.
+    """
+    splits = [config.train_split, config.val_split, config.test_split or config.val_split]
+    loaded = {}
+    for split in dict.fromkeys(splits):
+        loaded[split] = load(
+            config.dataset, split, data_dir=config.data_dir, download=config.download
+        )
+        for problem in loaded[split].problems:
+            print(f"{split}: {problem}")
+    train, val, test = (loaded[split] for split in splits)
+    count = f"{train.num_examples} pairs"
+    if not train.paired:
+        count = f"{train.x.num_examples} pictures x and {train.y.num_examples} y"
+    print(f"{config.dataset}: {count} to train on, {test.num_examples} to test")
+    return train, val, test
+
+
+def read_size(name, text):
+    """(height, width) that the flag --`name` gives as HEIGHTxWIDTH.
+
+    Raises:
+        RunError: it is something else.
+    """
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
+        raise RunError(f"--{name}: must be HEIGHTxWIDTH; received: {text}")
+    return tuple(map(int, sides))
 
 
 def compile_model(model, config, steps_per_epoch, schedule="cosine"):

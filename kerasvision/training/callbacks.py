@@ -57,15 +57,17 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         workdir: the run folder.
         steps_per_epoch: of `fit`.
-        monitor: name in `logs` of which `best.keras` has the largest value; an epoch without
-            it is not considered.
+        monitor: name in `logs` of which `best.keras` has the best value; an epoch without it is
+            not considered.
+        mode: "max" if the largest value is the best, "min" if the smallest is.
     """
 
-    def __init__(self, workdir, steps_per_epoch, monitor):
+    def __init__(self, workdir, steps_per_epoch, monitor, mode="max"):
         super().__init__()
         self.workdir = pathlib.Path(workdir)
         self.steps_per_epoch = steps_per_epoch
         self.monitor = monitor
+        self.sign = {"max": 1, "min": -1}[mode]
         self.rows = []
 
     def restore(self, model):
@@ -73,7 +75,8 @@ class Checkpoint(keras.callbacks.Callback):
         last = self.workdir / "last.keras"
         if not last.exists():
             return 0
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         model.load_weights(last)
         epochs_done = int(model.optimizer.iterations.numpy()) // self.steps_per_epoch
         with open(self.workdir / "history.csv", newline="") as file:
@@ -92,11 +95,11 @@ class Checkpoint(keras.callbacks.Callback):
     @property
     def best(self):
         """(epoch counted from 1, value) of `best.keras`, or None."""
-        scored = [(row[self.monitor], -row["epoch"]) for row in self.rows if self.monitor in row]
+        scored = [row for row in self.rows if self.monitor in row]
         if not scored:
             return None
-        value, negative_epoch = max(scored)  # of equal values the first
-        return int(-negative_epoch), value
+        best = max(scored, key=lambda row: self.sign * row[self.monitor])  # of equal ones the first
+        return int(best["epoch"]), best[self.monitor]
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()

@@ -40,6 +40,30 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable("kerasvision")
+class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that stays for the first half of the steps, and then falls to 0 linearly.
+
+    Of pix2pix's and CycleGAN's trainings (Zhu et al. 2017, section 4).
+
+    Args:
+        learning_rate: of the first half.
+        steps: of the whole run.
+    """
+
+    def __init__(self, learning_rate, steps):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.steps = steps
+
+    def __call__(self, step):
+        share = ops.cast(step, "float32") / self.steps
+        return self.learning_rate * ops.clip(2.0 * (1.0 - share), 0.0, 1.0)
+
+    def get_config(self):
+        return {"learning_rate": self.learning_rate, "steps": self.steps}
+
+
 def build_optimizer(
     optimizer, learning_rate, schedule, epochs, warmup_epochs, steps_per_epoch, weight_decay
 ):

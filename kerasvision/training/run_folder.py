@@ -9,6 +9,7 @@ import sys
 from absl import flags
 
 FLAGFILE = "flags.txt"
+MODELS = ("best.keras", "last.keras")
 # Flags that say where and how to run, not what: a run may go on with others.
 FREE_FLAGS = ("workdir", "resume", "noresume", "data_dir", "download", "nodownload", "export")
 
@@ -143,7 +144,9 @@ def save_model(model, path):
 
 
 def load_model(path):
-    """The model of a run folder (its best.keras) or of a .keras file, not compiled.
+    """The model of a run folder or of a .keras file, not compiled.
+
+    Of a run folder it is best.keras, or last.keras where nothing told which epoch was the best.
 
     The modules of its classes must have been imported.
 
@@ -153,7 +156,9 @@ def load_model(path):
     import keras  # here, because apps tell mistakes in flags before they load Keras
 
     path = pathlib.Path(path)
-    file = path / "best.keras" if path.is_dir() else path
+    file = path
+    if path.is_dir():
+        file = next((path / name for name in MODELS if (path / name).is_file()), path / MODELS[0])
     if file.suffix != ".keras" or not file.is_file():
         raise ValueError(
             f"{path}: expected a run folder (with best.keras) or a .keras file; "
