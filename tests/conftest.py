@@ -8,6 +8,9 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # What XLA compiles here runs once or twice: compiling well takes longer than running badly.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Processes that test beside one another would share the cores among as many threads each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import pytest
