@@ -1,4 +1,4 @@
-"""What all systems that optimise a picture share: the maps of layers, priors, gradients by tiles."""
+"""What systems that optimise a picture share: maps of layers, priors, gradients by tiles."""
 
 import difflib
 import math

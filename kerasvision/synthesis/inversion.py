@@ -12,7 +12,6 @@ from kerasvision.synthesis.features import (
     adam,
     check_image_size,
     features,
-    jitter,
     network_of,
     total_variation,
 )
@@ -62,8 +61,6 @@ class Inversion:
             the steps and again after three quarters); or "adam", with a rate that falls to 0
             along a cosine.
         learning_rate: at first; None: 0.004, times σ², for "momentum"; 8 grey levels for "adam".
-        jitter: pixels by which pictures are moved at random before each step, at most; the paper
-            has none. Φ is then compared with that of the given picture moved likewise.
         jit_compile: whether XLA compiles a step.
 
     Raises:
@@ -81,7 +78,6 @@ class Inversion:
         steps=400,
         optimizer="adam",
         learning_rate=None,
-        jitter=0,
         jit_compile=False,
     ):
         if optimizer not in ("adam", "momentum"):
@@ -92,7 +88,7 @@ class Inversion:
         ((self.layer_name, _),) = self.phi.output.items()
         self.tv_weight = tv_weight_of(model, layer_name) if tv_weight is None else float(tv_weight)
         self.tv_beta, self.alpha = float(tv_beta), float(alpha)
-        self.alpha_weight, self.jitter = float(alpha_weight), int(jitter)
+        self.alpha_weight = float(alpha_weight)
         self.steps, self.optimizer = steps, optimizer
         self.learning_rate = learning_rate or (8.0 if optimizer == "adam" else MOMENTUM_RATE)
         self.step = tf.function(self._step, jit_compile=jit_compile)
@@ -102,16 +98,9 @@ class Inversion:
         phi = ops.cast(self.phi(images, training=False)[self.layer_name], "float32")
         return ops.reshape(phi, (phi.shape[0], -1))
 
-    def energy(self, x, images, shift):
-        """The energy (B,) of x, and its first term, for the pictures to be reconstructed.
-
-        Args:
-            x: (B, H, W, C), from mid grey on.
-            images: (B, H, W, C), 0 to 255.
-            shift: (2,) int32, by which both are moved before Φ sees them.
-        """
-        phi_0 = self.code(jitter(images, shift))
-        difference = self.code(jitter(x + GREY, shift)) - phi_0
+    def energy(self, x, phi_0):
+        """The energy (B,) of x (B, H, W, C), from mid grey on, for Φ₀; and its first term."""
+        difference = self.code(x + GREY) - phi_0
         error = ops.divide_no_nan(ops.sum(difference**2, -1), ops.sum(phi_0**2, -1))
         priors = self.tv_weight * total_variation(x, self.tv_beta)
         priors = priors + self.alpha_weight * ops.sum(ops.abs(x) ** self.alpha, axis=(1, 2, 3))
@@ -121,10 +110,10 @@ class Inversion:
     def _sigma(x):
         return CONTRAST * float(np.prod(x.shape[1:])) ** 0.5
 
-    def _step(self, x, images, moments, step, shift):
+    def _step(self, x, phi_0, moments, step):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            energy, error = self.energy(x, images, shift)
+            energy, error = self.energy(x, phi_0)
             total = ops.sum(energy)
         g = tape.gradient(total, x)
         done = (ops.cast(step, "float32") - 1) / self.steps
@@ -144,7 +133,7 @@ class Inversion:
 
         Args:
             images: (B, H, W, C), 0 to 255.
-            seed: of the noise that it begins with, and of the shifts.
+            seed: of the noise that it begins with.
             on_step: optional function of (step, from 0; function that gives the pictures; energies
                 (B,), first terms (B,) before the step), called after each step.
 
@@ -156,8 +145,8 @@ class Inversion:
         """
         images = tf.convert_to_tensor(np.asarray(images, "float32"))
         check_image_size(self.phi, images.shape[1:3])
-        random = np.random.default_rng(seed)
-        noise = random.normal(size=images.shape)
+        phi_0 = self.code(images)
+        noise = np.random.default_rng(seed).normal(size=images.shape)
         noise *= self._sigma(noise) / np.sqrt((noise**2).sum(axis=(1, 2, 3), keepdims=True))
         x = tf.constant(noise, tf.float32)
         moments = (tf.zeros_like(x), tf.zeros_like(x))
@@ -166,8 +155,7 @@ class Inversion:
             return np.clip(x.numpy() + GREY, 0.0, 255.0)
 
         for step in range(self.steps):
-            shift = tf.constant(random.integers(-self.jitter, self.jitter + 1, 2), tf.int32)
-            x, moments, energy, error = self.step(x, images, moments, tf.constant(step + 1), shift)
+            x, moments, energy, error = self.step(x, phi_0, moments, tf.constant(step + 1))
             if on_step is not None:
                 on_step(step, pictures, energy.numpy(), error.numpy())
         return pictures()
@@ -176,30 +164,37 @@ class Inversion:
 def reconstruction_errors(phi, images, reconstructions):
     """How far reconstructions are from pictures: in layers, and pixel by pixel.
 
-    Each is |Φ(x) - Φ₀| / |Φ₀|, the root of what `Inversion` minimises. (The paper divides by the
-    mean distance of the codes of its test pictures instead, section 5.1, which one picture hasn't.)
+    Each error is |Φ(x) - Φ₀| / |Φ₀|, the root of what `Inversion` minimises. (The paper divides by
+    the mean distance of the codes of its test pictures instead, section 5.1, which one picture
+    hasn't.) Which one to look at:
 
-    The error at the very layer that was inverted tells how well the descent went: deep layers,
-    whose codes are small, are met best. What a layer has forgotten shows in the pixels, and in a
-    layer in front of all that are compared.
+    - At the layer that was inverted: how well the descent went. It says nothing of what the layer
+      keeps: deep codes are often met best.
+    - "mean", over all the layers given: what is lost of the picture anywhere in the network. It
+      grows with the depth of the layer that was inverted, as a layer can't know more than those
+      before it.
+    - "pixels": likewise, but beyond the first layers it stays near 1, as colours of wide areas are
+      soon forgotten and come out as chance will have them.
 
     Args:
         phi: as from `kerasvision.synthesis.features`.
         images, reconstructions: (B, H, W, C), 0 to 255.
 
     Returns:
-        dict of each layer's name to (B,) float32; and "pixels", of which Φ is the difference from
-        the picture's mean colour: 1 is what a plain picture of that colour would have.
+        dict of each layer's name to (B,) float32; "mean"; and "pixels", of which Φ₀ is the
+        difference from the picture's mean colour, which alone as a picture has an error of 1.
     """
     images, reconstructions = (np.asarray(x, "float32") for x in (images, reconstructions))
-    pairs = {"pixels": (images, reconstructions)}
     given, made = (phi(x, training=False) for x in (images, reconstructions))
-    pairs |= {name: (np.asarray(given[name]), np.asarray(made[name])) for name in given}
-    errors = {}
-    for name, (a, b) in pairs.items():
-        axes = tuple(range(1, a.ndim))
-        centre = a.mean(axis=(1, 2), keepdims=True) if name == "pixels" else 0.0
-        norm = np.sqrt(((a - centre) ** 2).sum(axes))
-        distance = np.sqrt(((b - a) ** 2).sum(axes))
-        errors[name] = np.divide(distance, norm, out=np.zeros_like(distance), where=norm > 0)
+    errors = {name: _relative(given[name], made[name]) for name in given}
+    errors["mean"] = np.mean(list(errors.values()), axis=0)
+    mean_colour = images.mean(axis=(1, 2), keepdims=True)
+    errors["pixels"] = _relative(images - mean_colour, reconstructions - mean_colour)
     return errors
+
+
+def _relative(given, made):
+    """|made - given| / |given| of each picture of a batch; 0 where nothing was given."""
+    given, made = (np.reshape(np.asarray(x, "float32"), (len(x), -1)) for x in (given, made))
+    distance, norm = np.linalg.norm(made - given, axis=1), np.linalg.norm(given, axis=1)
+    return np.divide(distance, norm, out=np.zeros_like(distance), where=norm > 0)
