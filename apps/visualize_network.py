@@ -12,7 +12,6 @@ LAYER_NUMBER.png; steps/, some of the pictures on the way; sheet.png, all of the
 metrics.json, the responses, and of classes the probability that the network gives them.
 """
 
-import difflib
 import sys
 import time
 
@@ -42,29 +41,6 @@ flags.DEFINE_integer("batch_size", 4, "Pictures that are made at once.", lower_b
 
 SHEET_CELL = 224  # pixels
 PICTURES_ON_THE_WAY = 4
-
-
-def numbers_of(classes, class_names, count):
-    """The numbers of classes given by name or number.
-
-    Raises:
-        RunError: there is no such class.
-    """
-    numbers = []
-    for text in classes:
-        text = text.strip()
-        if class_names is not None and text in class_names:
-            numbers.append(class_names.index(text))
-        elif text.isdigit() and int(text) < count:
-            numbers.append(int(text))
-        else:
-            near = difflib.get_close_matches(text, class_names or (), n=3)
-            hint = f" (near it are {', '.join(near)})" if near else ""
-            raise run_folder.RunError(
-                f"--classes: must be names of the model's classes or numbers from 0 to "
-                f"{count - 1}; received: {text}{hint}"
-            )
-    return numbers
 
 
 def run(config):
@@ -107,7 +83,7 @@ def run(config):
         )
         count = maximization.num_channels
         if layer is None:
-            chosen = numbers_of(config.classes, class_names, count)
+            chosen = app.read_classes("classes", config.classes, class_names, count)
         elif max(channels) >= count:
             raise run_folder.RunError(
                 f"--channels: must be numbers from 0 to {count - 1}, the channels of {layer}; "

@@ -1,5 +1,6 @@
 """What all apps share on the command line and at their start and end."""
 
+import difflib
 import os
 import pathlib
 import sys
@@ -118,6 +119,34 @@ def read_integers(name, values):
     if values is not None and not all(value.strip().isdigit() for value in values):
         raise RunError(f"--{name}: must be numbers from 0 on; received: {','.join(values)}")
     return None if values is None else [int(value) for value in values]
+
+
+def read_classes(name, values, class_names, count):
+    """The numbers of classes that the flag --`name`, a list of text, gives by name or number.
+
+    Args:
+        name: of the flag.
+        values: list of text.
+        class_names: list of all names, or None.
+        count: how many classes there are.
+
+    Raises:
+        RunError: there is no such class.
+    """
+    numbers = []
+    for text in map(str.strip, values):
+        if class_names is not None and text in class_names:
+            numbers.append(class_names.index(text))
+        elif text.isdigit() and int(text) < count:
+            numbers.append(int(text))
+        else:
+            near = difflib.get_close_matches(text, class_names or (), n=3)
+            hint = f" (near it are {', '.join(near)})" if near else ""
+            raise RunError(
+                f"--{name}: must be names of the model's classes or numbers from 0 to "
+                f"{count - 1}; received: {text}{hint}"
+            )
+    return numbers
 
 
 def check_tile_flags(config):
