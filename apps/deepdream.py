@@ -45,7 +45,7 @@ flags.DEFINE_bool("atlas", False, "Draw the dreams of all resolutions of the net
 flags.DEFINE_integer("atlas_channels", 4, "Channels of each layer in it.", lower_bound=0)
 
 SHEET_ROWS = 12
-ATLAS_CELL = 240  # pixels
+MIN_CELL = 160  # pixels of the atlas, for its captions
 GUIDE_SIDE = 320  # pixels, as of the original's guide
 FRAMES_A_SECOND = 12
 
@@ -71,7 +71,13 @@ def run(config):
     from kerasvision import drawing
     from kerasvision.data import pictures
     from kerasvision.generative.evaluation import to_pixels
-    from kerasvision.synthesis import DeepDream, features, load_network, stages
+    from kerasvision.synthesis import (
+        DeepDream,
+        check_image_size,
+        features,
+        load_network,
+        stages,
+    )
 
     network, _ = load_network(config.model, config.backbone_weights)
     channels_in = network.inputs[0].shape[-1]
@@ -106,12 +112,13 @@ def run(config):
         dreams = len(atlas_layers) * (1 + config.atlas_channels)
     else:
         layers = tuple(config.layers or stages(network)[-2:][:1])
-        dream = dreamer(layers, channels)
+        dream = dreamer(layers, None if channels is None else tuple(channels))
         dreams = max(1, config.frames)
         (workdir / "steps").mkdir(exist_ok=True)
 
     def draw_atlas(name, image):
         """Returns the dream of all channels of the last layer."""
+        check_image_size(phi, image.shape[:2])
         made, captions = [], []
         for layer, maps in phi(image[None], training=False).items():
             strongest = np.argsort(-np.asarray(maps).mean(axis=(0, 1, 2)), kind="stable")
@@ -131,7 +138,7 @@ def run(config):
             workdir / f"{name}_atlas.png",
             title=f"{network.name} dreams of {name}",
             columns=1 + config.atlas_channels,
-            cell=ATLAS_CELL,
+            cell=max(MIN_CELL, *image.shape[:2]),
         )
         return made[-1 - config.atlas_channels], {}
 

@@ -68,6 +68,7 @@ def run(config):
     from kerasvision.generative.evaluation import to_pixels
     from kerasvision.synthesis import (
         Inversion,
+        check_image_size,
         features,
         load_network,
         reconstruction_errors,
@@ -107,6 +108,7 @@ def run(config):
         image = pictures.as_input(picture, config.max_side, network.inputs[0].shape[-1])[None]
         started, row, errors, energies = time.time(), [to_pixels(image)[0]], {}, {}
         try:
+            check_image_size(phi, image.shape[1:3])
             for layer, inversion in inversions.items():
 
                 def on_step(step, make, energy, error):

@@ -6,10 +6,10 @@
 
 --model is a run folder or .keras file; or a network of kerasvision.backbones with
 --backbone_weights, which for --classes must have a classifier. From grey noise a picture is made
-for which the logit of a class, or the mean of a channel, is largest. --classes are names or
-numbers, --channels numbers, of each of --layers. The folder --workdir gets class_NUMBER.png and
-LAYER_NUMBER.png; steps/, some of the pictures on the way; sheet.png, all of them; and
-metrics.json, the responses, and of classes the probability that the network gives them.
+for which the logit of a class, or the mean of a channel before its activation, is largest.
+--classes are names or numbers, --channels numbers, of each of --layers. The folder --workdir gets
+class_NUMBER.png and LAYER_NUMBER.png; steps/, some of the pictures on the way; sheet.png, all of
+them; and metrics.json, the responses, and of classes the softmax of the logits.
 """
 
 import sys
@@ -39,7 +39,7 @@ flags.DEFINE_float("tv_weight", 0.0, "Of the TV prior, such as 20.", 0.0)
 flags.DEFINE_float("l2_weight", 0.0, "Of the L2 prior, such as 5.", 0.0)
 flags.DEFINE_integer("batch_size", 4, "Pictures that are made at once.", lower_bound=1)
 
-SHEET_CELL = 224  # pixels
+MIN_CELL = 160  # pixels of the sheet, for its captions
 PICTURES_ON_THE_WAY = 4
 
 
@@ -147,7 +147,7 @@ def run(config):
         workdir / "sheet.png",
         title=f"what {network.name} responds to",
         columns=min(columns, 8) if len(tasks) == 1 else columns,
-        cell=SHEET_CELL,
+        cell=max(MIN_CELL, *made[0].shape[:2]),
     )
     for row in metrics:
         if row["layer"] is None:

@@ -3,7 +3,12 @@
 from kerasvision.synthesis.activation_maximization import ActivationMaximization, logits_of
 from kerasvision.synthesis.ageing import DeepAgeing, FaceSpace
 from kerasvision.synthesis.deepdream import DeepDream, stages
-from kerasvision.synthesis.features import features, network_of, total_variation
+from kerasvision.synthesis.features import (
+    check_image_size,
+    features,
+    network_of,
+    total_variation,
+)
 from kerasvision.synthesis.fooling import CPPN, CPPNEncoding, DirectEncoding, MapElites
 from kerasvision.synthesis.inversion import Inversion, reconstruction_errors
 from kerasvision.synthesis.loading import load_network

@@ -9,7 +9,7 @@ of its decorrelated colours and frequencies.
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import ops
 
 from kerasvision.synthesis.features import (
     adam,
@@ -20,11 +20,38 @@ from kerasvision.synthesis.features import (
     total_variation,
 )
 
-PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
+# Layers of keras.layers and operations of keras.ops that are nothing but an activation with flat
+# parts. Leaky ones have a slope everywhere.
+ACTIVATIONS = ("Activation", "Softmax", "Sigmoid", "ReLU", "Relu", "Relu6")
 BLUR_EVERY = 4  # steps
 # Square root of the covariance of ImageNet's colours, RGB by rows, of about grey, yellow to blue
 # and green to purple; as Olah et al.'s Lucid has it.
 COLOUR_ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], "float32")
+
+
+def before_activation(tensor):
+    """What goes into the activation that a tensor of a functional model comes from.
+
+    Args:
+        tensor: an output of a layer.
+
+    Returns:
+        Tensor of the same shape; it is `tensor` where there is no activation. Of a layer with an
+        activation of its own it is that of a copy without, weights and all.
+    """
+    operation, node, _ = tensor._keras_history
+    before = operation._inbound_nodes[node].input_tensors[0]
+    if isinstance(operation, keras.Model):  # a network in a network
+        inner = before_activation(operation.output)
+        return keras.Model(operation.input, inner, name=f"{operation.name}_linear")(before)
+    if type(operation).__name__ in ACTIVATIONS:
+        return before
+    if getattr(operation, "activation", keras.activations.linear) is keras.activations.linear:
+        return tensor
+    linear = type(operation).from_config(operation.get_config() | {"activation": "linear"})
+    output = linear(before)
+    linear.set_weights(operation.get_weights())
+    return output
 
 
 def logits_of(model):
@@ -38,8 +65,8 @@ def logits_of(model):
             it is the one named "predictions". It stays as it is.
 
     Returns:
-        A functional `keras.Model` from images to logits (B, C). The linear part of a last layer
-        that has the softmax for its activation is a copy; all other weights are shared.
+        A functional `keras.Model` from images to logits (B, C). Of a last layer that has the
+        softmax for its activation the weights are a copy; all others are shared.
 
     Raises:
         ValueError: it gives no classes.
@@ -54,19 +81,8 @@ def logits_of(model):
             "model: must give classes (B, C), or have them as its output predictions; received: "
             f"{network.name} with {received}"
         )
-    operation = output._keras_history.operation
-    activation = getattr(operation, "activation", None)
-    if isinstance(operation, keras.Model):  # a network in a network
-        output = logits_of(operation)(operation.input)
-    elif type(operation).__name__ in ("Softmax", "Sigmoid"):  # of keras.layers or keras.ops
-        output = operation.input
-    elif activation in PROBABILITIES and isinstance(operation, layers.Activation):
-        output = operation.input
-    elif activation in PROBABILITIES:
-        linear = type(operation).from_config(operation.get_config() | {"activation": "linear"})
-        output = linear(operation.input)
-        linear.set_weights(operation.get_weights())
-    return keras.Model(network.inputs[0], output, name=f"{network.name}_logits")
+    logits = before_activation(output)
+    return keras.Model(network.inputs[0], logits, name=f"{network.name}_logits")
 
 
 class ActivationMaximization:
@@ -76,7 +92,8 @@ class ActivationMaximization:
 
         mean Φ_c(x) - tv_weight R_V^β(x) / HW - l2_weight |x - ½|² / HW
 
-    where the mean is that of the channel c over the cells of its layer.
+    where the mean is that of the channel c over the cells of its layer, before the layer's
+    activation: behind a ReLU, a channel that is silent on noise has no slope to climb.
 
     Args:
         model: as of `kerasvision.synthesis.features`.
@@ -122,10 +139,12 @@ class ActivationMaximization:
             raise ValueError(f"steps: must be 1 or more; received: {steps}")
         if layer_name is None:
             logits = logits_of(model)
-            self.phi = keras.Model(logits.inputs[0], {"logits": logits.output}, name=logits.name)
-            self.phi.input_spec = keras.InputSpec(shape=(None, None, None, logits.input_shape[-1]))
+            inputs, maps = logits.inputs[0], {"logits": logits.output}
         else:
-            self.phi = features(model, layer_name)
+            phi = features(model, layer_name)
+            inputs, maps = phi.inputs[0], {layer_name: before_activation(phi.output[layer_name])}
+        self.phi = keras.Model(inputs, maps)
+        self.phi.input_spec = keras.InputSpec(shape=(None, None, None, inputs.shape[-1]))
         *own_size, self.image_channels = self.phi.inputs[0].shape[1:]
         self.image_size = tuple(image_size or (side or 224 for side in own_size))
         check_image_size(self.phi, self.image_size)
