@@ -101,7 +101,10 @@ def read_files(paths, unreadable):
     """
     for path in paths:
         try:
-            picture = decode(path.read_bytes()).numpy()
+            if path.suffix.lower() == ".pgm":  # which TensorFlow doesn't read
+                picture = np.asarray(PIL.Image.open(path).convert("RGB"))
+            else:
+                picture = decode(path.read_bytes()).numpy()
             turns = quarter_turns(path)
         except (tf.errors.InvalidArgumentError, OSError):
             size = path.stat().st_size

@@ -9,6 +9,6 @@ from kerasvision.synthesis.features import (
     network_of,
     total_variation,
 )
-from kerasvision.synthesis.fooling import CPPN, CPPNEncoding, DirectEncoding, MapElites
+from kerasvision.synthesis.fooling import CPPNEncoding, DirectEncoding, MapElites
 from kerasvision.synthesis.inversion import Inversion, reconstruction_errors
 from kerasvision.synthesis.loading import load_network

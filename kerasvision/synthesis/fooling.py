@@ -1,239 +1,255 @@
 """Fooling images (Nguyen et al. 2015, "Deep Neural Networks are Easily Fooled").
 
-An evolution that sees nothing but a network's probabilities finds pictures that the network is
-sure of and people can't recognise: noise, when pixels themselves are mutated (direct encoding), or
-regular patterns, when a small network that paints the picture is (CPPN encoding).
+Pictures that evolve until a classifier is sure of what they show, and show nothing to people.
+Genomes are the pixels themselves ("direct encoding"), or small networks that paint a picture point
+by point ("CPPN encoding"). One population breeds pictures of all classes, each of which keeps the
+best: the MAP-Elites algorithm of Mouret and Clune (2015).
 """
 
+import copy
 import dataclasses
 
-import keras
 import numpy as np
-from matplotlib.colors import hsv_to_rgb
 
-from kerasvision.synthesis.activation_maximization import logits_of
+POLYNOMIAL_INDEX = 15.0  # "mutation strength"
+PIXEL_RATE, HALVED_EVERY = 0.1, 1000  # share of pixels that mutate; generations
 
-ACTIVATIONS = {  # of a CPPN's nodes; section 2.2
+FUNCTIONS = {
+    "linear": lambda v: v,
     "sine": np.sin,
-    "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
-    "gaussian": lambda x: np.exp(-(x**2)),
-    "linear": lambda x: x,
+    "sigmoid": lambda v: 2.0 / (1.0 + np.exp(-np.clip(v, -50, 50))) - 1.0,
+    "gaussian": lambda v: 2.0 * np.exp(-np.square(np.clip(v, -8, 8))) - 1.0,
 }
-CPPN_INPUTS = 4  # x and y, from -1 to 1, the distance from the middle, and 1
+INPUTS = ("x", "y", "distance", "bias")
+LARGEST_WEIGHT = 5.0
+MOST_HIDDEN = 40
+# How likely a child has each mutation, and each of its weights another value.
+ADD_NODE, ADD_EDGE, REMOVE_EDGE, CHANGE_FUNCTION, CHANGE_WEIGHT = 0.2, 0.3, 0.1, 0.2, 0.4
+
+
+def polynomial_mutation(values, low, high, rate, rng):
+    """Changes each number with probability `rate`, mostly by little, within `low` to `high`.
+
+    Deb 2001 (Multi-objective optimization using evolutionary algorithms): the change is a part
+    delta of the range, (2u)^(1/(n+1)) - 1 for u below 1/2 and 1 - (2(1-u))^(1/(n+1)) above it, u
+    drawn evenly and n = `POLYNOMIAL_INDEX`.
+
+    Args:
+        values: array of any shape.
+        low, high: of the range.
+        rate: 0 to 1.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        float array of the same shape.
+    """
+    u = rng.random(values.shape)
+    power = 1.0 / (POLYNOMIAL_INDEX + 1.0)
+    delta = np.where(u < 0.5, (2 * u) ** power - 1, 1 - (2 * (1 - u)) ** power)
+    delta *= rng.random(values.shape) < rate
+    return np.clip(values + delta * (high - low), low, high)
 
 
 class DirectEncoding:
-    """A genome is the picture itself, section 2.2: each value of each pixel is a gene.
+    """A genome is the picture: (H, W, channels) uint8 (section 3.1).
 
-    Genes begin as uniform noise. Each is mutated with a probability of 0.1, which falls to half
-    every 1,000 generations, by the polynomial mutation of NSGA-II (Deb 2001) of strength η = 15:
-    mostly by little, at most by the whole range.
+    It starts as noise. A tenth of the numbers mutates, half as many every 1000 generations.
 
     Args:
-        image_shape: (height, width, channels); one channel makes grey pictures.
-        mutation_rate, eta: as above.
+        image_shape: (height, width, 3) of the pictures.
+        gray: one number a pixel, for networks of grey pictures.
     """
 
-    def __init__(self, image_shape, mutation_rate=0.1, eta=15.0):
+    def __init__(self, image_shape, gray=False):
         self.image_shape = tuple(image_shape)
-        self.mutation_rate = mutation_rate
-        self.eta = eta
+        self.shape = (*self.image_shape[:2], 1 if gray else self.image_shape[2])
 
-    def first(self, random):
-        """A genome (H, W, C) float32, 0 to 255."""
-        return random.uniform(0.0, 255.0, self.image_shape).astype("float32")
+    def random(self, rng):
+        """A new genome."""
+        return rng.integers(0, 256, self.shape, dtype="uint8")
 
-    def mutated(self, genome, generation, random):
-        """A changed copy of a genome."""
-        rate = self.mutation_rate * 0.5 ** (generation // 1000)
-        u = random.random(genome.shape)
-        power = 1.0 / (self.eta + 1.0)
-        delta = np.where(u < 0.5, (2 * u) ** power - 1, 1 - (2 * (1 - u)) ** power)
-        chosen = random.random(genome.shape) < rate
-        changed = np.clip(genome + 255.0 * delta * chosen, 0.0, 255.0)
-        return changed.astype("float32")
+    def mutate(self, genome, generation, rng):
+        """A child of a genome in this generation, counted from 0."""
+        rate = PIXEL_RATE * 0.5 ** (generation // HALVED_EVERY)
+        return np.rint(polynomial_mutation(genome, 0, 255, rate, rng)).astype("uint8")
 
-    def image(self, genome):
-        """The picture (H, W, C) float32, 0 to 255, of whole grey levels."""
-        return np.round(genome)
+    def render(self, genomes):
+        """The pictures (N, H, W, 3) uint8 of N genomes."""
+        return np.stack([np.broadcast_to(genome, self.image_shape) for genome in genomes])
 
 
 @dataclasses.dataclass
-class CPPN:
-    """A compositional pattern-producing network (Stanley 2007): no loops, nodes in order.
+class Network:
+    """A genome of `CPPNEncoding`.
 
-    Nodes are numbered: `CPPN_INPUTS` inputs, then one for each of `activations`, the outputs last.
-    A connection goes from a lower number to a higher.
+    `places` has a number for each node: 0 of an input, 1 of an output, between them of others;
+    edges lead from lower to higher places only. `functions` has a name of `FUNCTIONS` for each,
+    `edges` a weight for each (from, to). Nodes are numbered: inputs, outputs, others.
     """
 
-    activations: list  # names, keys of ACTIVATIONS
-    weights: dict  # of connections (from, to)
+    places: list
+    functions: list
+    edges: dict
 
 
 class CPPNEncoding:
-    """A genome is a network from a pixel's place to its colour, section 2.2.
+    """A genome is a compositional pattern-producing network that paints (section 3.1).
 
-    It begins with each input joined to each output and grows: a mutation adds a node in the middle
-    of a connection, or a connection, changes an activation, or moves some weights. The outputs are
-    hue, saturation and value (or grey), as in Picbreeder, whose evolved pictures the paper
-    follows (Secretan et al. 2011).
+    It is asked for each point of the picture, and told x and y from -1 to 1, the distance from
+    the middle, and 1. It answers with hue, saturation and brightness, or only the last. It starts
+    without hidden nodes and grows, as in NEAT (Stanley and Miikkulainen 2002), here without
+    crossover: a node comes into the middle of an edge; edges come and go; functions change;
+    weights mutate.
 
     Args:
-        image_shape: (height, width, channels); one channel makes grey pictures.
-        node_rate, connection_rate, activation_rate: probability that a mutation is of this kind.
-        weight_rate: probability that a weight is moved, by a normal number of deviation
-            `weight_step`.
+        image_shape: (height, width, 3) of the pictures.
+        gray: brightness only.
     """
 
-    def __init__(
-        self,
-        image_shape,
-        node_rate=0.1,
-        connection_rate=0.1,
-        activation_rate=0.1,
-        weight_rate=0.3,
-        weight_step=0.5,
-    ):
-        height, width, self.channels = image_shape
-        y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-        inputs = (x, y, np.hypot(x, y), np.ones_like(x))
-        self.inputs = [values.astype("float32") for values in inputs]
-        self.rates = (node_rate, connection_rate, activation_rate)
-        self.weight_rate, self.weight_step = weight_rate, weight_step
+    def __init__(self, image_shape, gray=False):
+        self.image_shape = tuple(image_shape)
+        self.outputs = 1 if gray else 3
+        height, width = self.image_shape[:2]
+        y, x = np.meshgrid(
+            np.linspace(-1, 1, height, dtype="float32"),
+            np.linspace(-1, 1, width, dtype="float32"),
+            indexing="ij",
+        )
+        self.inputs = [x, y, np.hypot(x, y), np.ones_like(x)]
 
-    def first(self, random):
-        """A small random `CPPN`."""
-        names = list(ACTIVATIONS)
-        outputs = range(CPPN_INPUTS, CPPN_INPUTS + self.channels)
-        pairs = [(i, o) for i in range(CPPN_INPUTS) for o in outputs]
-        return CPPN(
-            [names[random.integers(len(names))] for _ in outputs],
-            {pair: float(random.normal(0.0, 1.0)) for pair in pairs},
+    def random(self, rng):
+        """A new genome: every input leads to every output."""
+        count = len(INPUTS) + self.outputs
+        sources, targets = range(len(INPUTS)), range(len(INPUTS), count)
+        return Network(
+            [0.0] * len(INPUTS) + [1.0] * self.outputs,
+            ["linear"] * len(INPUTS) + [_any_function(rng) for _ in targets],
+            {(a, b): rng.uniform(-3.0, 3.0) for a in sources for b in targets},
         )
 
-    def mutated(self, genome, generation, random):
-        """A changed copy of a genome; all generations alike."""
-        activations, weights = list(genome.activations), dict(genome.weights)
-        names = list(ACTIVATIONS)
-        node, connection, activation = random.random(3) < self.rates
-        if node and weights:
-            # i → j becomes i → new → j; the new node takes the place in front of j, or of the
-            # outputs, which stay the last.
-            i, j = list(weights)[random.integers(len(weights))]
-            new = min(j, CPPN_INPUTS + len(activations) - self.channels)
-            old = weights.pop((i, j))
-            weights = {
-                (a + (a >= new), b + (b >= new)): weight for (a, b), weight in weights.items()
-            }
-            activations.insert(new - CPPN_INPUTS, names[random.integers(len(names))])
-            weights[i, new], weights[new, j + 1] = 1.0, old
-        if connection:
-            outputs = CPPN_INPUTS + len(activations) - self.channels
-            to = int(random.integers(CPPN_INPUTS, CPPN_INPUTS + len(activations)))
-            weights[int(random.integers(min(to, outputs))), to] = float(random.normal())
-        if activation:
-            activations[random.integers(len(activations))] = names[random.integers(len(names))]
-        for pair in weights:
-            if random.random() < self.weight_rate:
-                weights[pair] += float(random.normal(0.0, self.weight_step))
-        return CPPN(activations, weights)
+    def mutate(self, genome, generation, rng):
+        """A child of a genome; the generation makes no difference."""
+        del generation
+        child = copy.deepcopy(genome)
+        if rng.random() < ADD_NODE and child.edges and len(child.places) < self._most_nodes():
+            self._add_node(child, rng)
+        if rng.random() < ADD_EDGE:
+            self._add_edge(child, rng)
+        if rng.random() < REMOVE_EDGE and len(child.edges) > 1:
+            del child.edges[_any_of(list(child.edges), rng)]
+        if rng.random() < CHANGE_FUNCTION:
+            node = rng.integers(len(INPUTS), len(child.places))
+            child.functions[node] = _any_function(rng)
+        weights = np.array(list(child.edges.values()))
+        bounds = (-LARGEST_WEIGHT, LARGEST_WEIGHT)
+        weights = polynomial_mutation(weights, *bounds, CHANGE_WEIGHT, rng)
+        child.edges = dict(zip(child.edges, weights.tolist()))
+        return child
 
-    def image(self, genome):
-        """The picture (H, W, C) float32, 0 to 255, of whole grey levels."""
-        sums = [0.0] * len(genome.activations)
-        values = list(self.inputs)
-        into = [[] for _ in sums]
-        for (i, j), weight in genome.weights.items():
-            into[j - CPPN_INPUTS].append((i, np.float32(weight)))
-        for activation, connections in zip(genome.activations, into):
+    def _most_nodes(self):
+        return len(INPUTS) + self.outputs + MOST_HIDDEN
+
+    def _add_node(self, child, rng):
+        """Splits an edge; the way through the new node has the old weight."""
+        source, target = _any_of(list(child.edges), rng)
+        weight = child.edges.pop((source, target))
+        new = len(child.places)
+        child.places.append((child.places[source] + child.places[target]) / 2)
+        child.functions.append(_any_function(rng))
+        child.edges[source, new] = 1.0
+        child.edges[new, target] = weight
+
+    def _add_edge(self, child, rng):
+        source, target = rng.integers(len(child.places), size=2).tolist()
+        if child.places[source] < child.places[target]:
+            child.edges.setdefault((source, target), rng.uniform(-3.0, 3.0))
+
+    def render(self, genomes):
+        """The pictures (N, H, W, 3) uint8 of N genomes; all of a picture's points at once."""
+        return np.stack([self._paint(genome) for genome in genomes])
+
+    def _paint(self, genome):
+        values = dict(enumerate(self.inputs))
+        incoming = {}
+        for (source, target), weight in genome.edges.items():
+            incoming.setdefault(target, []).append((source, np.float32(weight)))
+        later = range(len(INPUTS), len(genome.places))
+        for node in sorted(later, key=lambda node: genome.places[node]):
             total = np.zeros_like(self.inputs[0])
-            for i, weight in connections:
-                total += weight * values[i]
-            # Beyond this exp would overflow, and nothing changes any more.
-            values.append(ACTIVATIONS[activation](np.clip(total, -50.0, 50.0)))
-        colours = np.stack(values[-self.channels :], axis=-1)
-        if self.channels == 3:
-            hue = colours[..., :1] % 1.0
-            colours = hsv_to_rgb(np.concatenate([hue, np.clip(colours[..., 1:], 0, 1)], axis=-1))
-        return np.round(255.0 * np.clip(colours, 0.0, 1.0)).astype("float32")
+            for source, weight in incoming.get(node, []):
+                total += weight * values[source]
+            values[node] = FUNCTIONS[genome.functions[node]](total)
+        # From -1 … 1 to 0 … 1; hue goes round.
+        drawn = [(values[len(INPUTS) + i] + 1) / 2 for i in range(self.outputs)]
+        brightness = np.clip(drawn[-1], 0, 1)
+        if self.outputs == 1:
+            colors = np.broadcast_to(brightness[..., None], self.image_shape)
+        else:
+            colors = from_hsv(drawn[0] % 1.0, np.clip(drawn[1], 0, 1), brightness)
+        return np.rint(255 * colors).astype("uint8")
+
+
+def from_hsv(hue, saturation, brightness):
+    """RGB (..., 3) of three arrays (...), all 0 to 1: `colorsys.hsv_to_rgb` of arrays."""
+    sector = (hue[..., None] * 6 + np.array([5.0, 3.0, 1.0], "float32")) % 6
+    dimmed = np.clip(np.minimum(sector, 4 - sector), 0, 1)
+    return brightness[..., None] * (1 - saturation[..., None] * dimmed)
+
+
+def _any_of(items, rng):
+    return items[rng.integers(len(items))]
+
+
+def _any_function(rng):
+    return _any_of(list(FUNCTIONS), rng)
 
 
 class MapElites:
-    """The evolution of section 2.2: MAP-Elites (Mouret and Clune 2015), a champion for each class.
+    """MAP-Elites: of each class the picture that the network is surest of, so far.
 
-    In every generation `population` champions drawn at random, or at first new genomes, are
-    mutated, and each child takes the place of the champion of every class of which the network is
-    surer in the child's picture.
+    In a generation, parents are drawn from all classes' elites, and each child takes the place
+    of every elite whose class it is a better picture of (section 3.1). A picture that is bred for
+    one class may so become the ancestor of another's.
 
     Args:
-        model: classifier, as of `kerasvision.synthesis.activation_maximization.logits_of`, that
-            takes pictures (B, H, W, C), 0 to 255; its softmax is computed from the logits.
-        encoding: `DirectEncoding` or `CPPNEncoding` of pictures that the model takes.
-        classes: numbers of the classes that have champions; None: all.
-        population: children of a generation, computed as one batch.
+        encoding: `DirectEncoding`, `CPPNEncoding`, or an object like them.
+        predict: function from pictures (N, H, W, 3) uint8 to probabilities (N, C).
+        classes: integers, the classes to breed for.
+        population: children in a generation, a batch of the network.
+        seed: integer.
 
     Attributes:
-        champions: dict of class to its genome.
-        confidences: dict of class to the probability of the class in the champion's picture.
-
-    Raises:
-        ValueError: there is no such class.
+        scores: (K,), the probability of each class of its elite.
+        elites: list of the K genomes.
+        generation: number of generations so far.
     """
 
-    def __init__(self, model, encoding, classes=None, population=32):
-        self.logits = logits_of(model)
-        count = self.logits.output_shape[-1]
-        self.classes = list(range(count)) if classes is None else list(classes)
-        wrong = [c for c in self.classes if not 0 <= c < count]
-        if wrong or not self.classes:
-            raise ValueError(
-                f"classes: must be numbers from 0 to {count - 1}; received: {self.classes}"
-            )
+    def __init__(self, encoding, predict, classes, population=50, seed=0):
         self.encoding = encoding
+        self.predict = predict
+        self.classes = np.asarray(classes)
         self.population = population
-        self.champions, self.confidences = {}, {}
+        self.rng = np.random.default_rng(seed)
+        self.scores = np.full(len(self.classes), -np.inf)
+        self.elites = [None] * len(self.classes)
+        self.generation = 0
+        self._compete([encoding.random(self.rng) for _ in range(population)])
 
-    def probabilities(self, images):
-        """(B, classes) of pictures (B, H, W, C)."""
-        logits = self.logits.predict_on_batch(images)
-        return keras.ops.convert_to_numpy(keras.ops.softmax(logits.astype("float32")))
+    def step(self):
+        """Breeds a generation."""
+        parents = self.rng.integers(len(self.elites), size=self.population)
+        self._compete(
+            [self.encoding.mutate(self.elites[i], self.generation, self.rng) for i in parents]
+        )
+        self.generation += 1
 
-    def __call__(self, generations, seed=0, threshold=1.0, on_generation=None):
-        """Evolves; a further call goes on with the champions that there are.
+    def _compete(self, genomes):
+        scores = np.asarray(self.predict(self.encoding.render(genomes)))[:, self.classes]
+        for place, best in enumerate(scores.argmax(axis=0)):
+            if scores[best, place] > self.scores[place]:
+                self.scores[place] = scores[best, place]
+                self.elites[place] = genomes[best]
 
-        Args:
-            generations: at most this many.
-            seed: of all chance.
-            threshold: stop when the network is as sure as this of every champion.
-            on_generation: optional function of the number of the generation, from 0, called after
-                each.
-
-        Returns:
-            The number of generations that were needed.
-        """
-        random = np.random.default_rng(seed)
-        for generation in range(generations):
-            if self.champions:
-                parents = random.integers(len(self.classes), size=self.population)
-                children = [
-                    self.encoding.mutated(self.champions[self.classes[p]], generation, random)
-                    for p in parents
-                ]
-            else:
-                children = [self.encoding.first(random) for _ in range(self.population)]
-            images = np.stack([self.encoding.image(child) for child in children])
-            probabilities = self.probabilities(images)
-            for c in self.classes:
-                best = int(probabilities[:, c].argmax())
-                if probabilities[best, c] > self.confidences.get(c, -1.0):
-                    self.champions[c] = children[best]
-                    self.confidences[c] = float(probabilities[best, c])
-            if on_generation is not None:
-                on_generation(generation)
-            if min(self.confidences.values()) >= threshold:
-                return generation + 1
-        return generations
-
-    def image(self, label):
-        """The picture (H, W, C) float32 of a class's champion, as the network judged it."""
-        return self.encoding.image(self.champions[label])
+    def pictures(self):
+        """The elites' pictures (K, H, W, 3) uint8, in the order of the classes."""
+        return self.encoding.render(self.elites)

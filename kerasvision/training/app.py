@@ -27,7 +27,7 @@ UNPAIRED_DATASETS = (
     "folders:PATH (SPLITA and SPLITB), tfds:cycle_gan/NAME, or scenes:labels, scenes:night (built "
     "in), camvid:PATH and pairs:PATH, of whose pairs every other one gives x, the rest y."
 )
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".pgm")
 
 # The flags defined below count as the app's own, so that its --help shows them.
 flags.disclaim_key_flags()
@@ -271,6 +271,22 @@ def read_size(name, text):
     if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
         raise RunError(f"--{name}: must be HEIGHTxWIDTH; received: {text}")
     return tuple(map(int, sides))
+
+
+def read_epsilon(name, text):
+    """The length in units of 0 to 255 that the flag --`name` gives: 4 or, the same, 4/255.
+
+    Raises:
+        RunError: it is something else, or negative.
+    """
+    part, slash, whole = text.partition("/")
+    try:
+        value = 255 * float(part) / float(whole) if slash else float(part)
+    except (ValueError, ZeroDivisionError):
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise RunError(f"--{name}: must be like 4 or, the same, 4/255; received: {text}")
+    return value
 
 
 def compile_model(model, config, steps_per_epoch, schedule="cosine"):
