@@ -90,9 +90,7 @@ def run(config):
         f"{len(known)} faces have {len(space.axes)} components, "
         f"{space.explained:.1%} of their variance"
     )
-    ageing = DeepAgeing(
-        classifier, space, config.prior_weight, config.steps, config.learning_rate
-    )
+    ageing = DeepAgeing(classifier, space, config.prior_weight, config.steps, config.learning_rate)
 
     # What the other classes had stays shared among them in proportion.
     before = classifier.predict_on_batch(faces)
@@ -121,7 +119,11 @@ def run(config):
     rows = []
     for i, name in enumerate(names):
         drawing.save(made[i].astype("uint8"), workdir / f"{pathlib.Path(name).stem}.png")
-        row = {"file_name": name, "before": float(before[i, label]), "after": float(after[i, label])}
+        row = {
+            "file_name": name,
+            "before": float(before[i, label]),
+            "after": float(after[i, label]),
+        }
         rows.append(row)
         print(f"{name}: {class_names[label]} {row['before']:.3f}, then {row['after']:.3f}")
     metrics = {

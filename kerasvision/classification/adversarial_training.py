@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from kerasvision.classification.classifier import Classifier
-from kerasvision.synthesis.adversarial import Adversary, gradient_steps, random_start
 
 ROBUST_STEPS = 20  # of the attack that measures
 
@@ -75,6 +74,9 @@ class AdversarialClassifier(Classifier):
 
     def make_adversarial(self, images, labels):
         """x' (B, H, W, channels) of float32 images x and labels of either form."""
+        # Here, because classifiers also run where there is no TensorFlow.
+        from kerasvision.synthesis.adversarial import gradient_steps, random_start
+
         labels = ops.argmax(labels, axis=-1) if len(labels.shape) == 2 else labels
         start, step_size = images, self.epsilon
         if self.steps > 1:
@@ -117,6 +119,8 @@ def robust_accuracy(classifier, batches, epsilon, seed=0):
     Returns:
         dict of "epsilon", "steps", "fgsm" and "pgd", shares from 0 to 1, None without pictures.
     """
+    from kerasvision.synthesis.adversarial import Adversary
+
     adversary = Adversary(classifier)
     right = {"fgsm": [], "pgd": []}
     for number, batch in enumerate(batches):
