@@ -68,7 +68,7 @@ def run(config):
             f"--model: must be a run folder or .keras file; received: {config.model}"
         )
     class_names = classifier.class_names
-    (label,) = app.read_classes("target", [config.target], class_names, len(class_names))
+    label = app.class_number("target", config.target, class_names)
 
     def read(paths):
         unreadable = []

@@ -18,7 +18,6 @@ Pictures that evolve: the folder --workdir gets CLASS.png, as the network is sur
 with the median and the least score of every generation.
 """
 
-import difflib
 import re
 import sys
 import time
@@ -106,7 +105,6 @@ flags.DEFINE_float(
 )
 
 SHEET_ROWS = 12
-CLOSE_NAMES = 3
 DRAWN_OFTEN = 10  # times that evolve's sheet is drawn
 
 
@@ -123,34 +121,6 @@ def check_flags(config):
         if len(config.target) != 1:
             raise run_folder.RunError(f"--target: must be one class; received: {received}")
     return app.read_epsilon("epsilon", config.epsilon or "4/255")
-
-
-def class_number(text, class_names):
-    """The number of the class that --target names, or gives.
-
-    Raises:
-        RunError: there is none, or several have the name.
-    """
-    matches = [number for number, name in enumerate(class_names) if name == text]
-    if len(matches) > 1:
-        raise run_folder.RunError(
-            f"--target={text}: several classes have this name, give one's number: "
-            f"{', '.join(map(str, matches))}"
-        )
-    if matches:
-        return matches[0]
-    if re.fullmatch(r"-?\d+", text):
-        if not 0 <= int(text) < len(class_names):
-            raise run_folder.RunError(
-                f"--target: must be a class from 0 to {len(class_names) - 1}; received: {text}"
-            )
-        return int(text)
-    lower = {name.lower(): name for name in class_names}
-    near = difflib.get_close_matches(text.lower(), lower, CLOSE_NAMES, 0.5)
-    hint = f"did you mean {', '.join(lower[name] for name in near)}?" if near else "none is near"
-    raise run_folder.RunError(
-        f"--target: must be a class of the network; received: {text} ({hint})"
-    )
 
 
 def label_of(name, num_classes):
@@ -212,7 +182,7 @@ def change_pictures(config, classifier, files, epsilon, workdir):
     if config.targeted:
         (target,) = config.target or ["least_likely"]
         if target not in ("least_likely", "random"):
-            target = class_number(target, names)
+            target = app.class_number("target", target, names)
     other = None
     if config.transfer_model is not None:
         other = load_classifier(config.transfer_model)
@@ -454,7 +424,7 @@ def evolve(config, classifier, workdir):
     names = classifier.class_names
     classes = range(len(names))
     if config.target is not None:
-        classes = [class_number(name, names) for name in config.target]
+        classes = [app.class_number("target", name, names) for name in config.target]
     make = fooling.DirectEncoding if config.encoding == "direct" else fooling.CPPNEncoding
     wanted = 0.95 if config.confidence is None else config.confidence
     generations = config.generations or 1000

@@ -83,7 +83,8 @@ def run(config):
         )
         count = maximization.num_channels
         if layer is None:
-            chosen = app.read_classes("classes", config.classes, class_names, count)
+            names = class_names or [str(number) for number in range(count)]
+            chosen = [app.class_number("classes", name.strip(), names) for name in config.classes]
         elif max(channels) >= count:
             raise run_folder.RunError(
                 f"--channels: must be numbers from 0 to {count - 1}, the channels of {layer}; "

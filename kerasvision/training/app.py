@@ -3,6 +3,7 @@
 import difflib
 import os
 import pathlib
+import re
 import sys
 
 from absl import app, flags, logging
@@ -121,32 +122,30 @@ def read_integers(name, values):
     return None if values is None else [int(value) for value in values]
 
 
-def read_classes(name, values, class_names, count):
-    """The numbers of classes that the flag --`name`, a list of text, gives by name or number.
-
-    Args:
-        name: of the flag.
-        values: list of text.
-        class_names: list of all names, or None.
-        count: how many classes there are.
+def class_number(flag, text, class_names):
+    """The number of the class that the flag --`flag` names, or gives.
 
     Raises:
-        RunError: there is no such class.
+        RunError: there is none, or several have the name.
     """
-    numbers = []
-    for text in map(str.strip, values):
-        if class_names is not None and text in class_names:
-            numbers.append(class_names.index(text))
-        elif text.isdigit() and int(text) < count:
-            numbers.append(int(text))
-        else:
-            near = difflib.get_close_matches(text, class_names or (), n=3)
-            hint = f" (near it are {', '.join(near)})" if near else ""
+    matches = [number for number, name in enumerate(class_names) if name == text]
+    if len(matches) > 1:
+        raise RunError(
+            f"--{flag}={text}: several classes have this name, give one's number: "
+            f"{', '.join(map(str, matches))}"
+        )
+    if matches:
+        return matches[0]
+    if re.fullmatch(r"-?\d+", text):
+        if not 0 <= int(text) < len(class_names):
             raise RunError(
-                f"--{name}: must be names of the model's classes or numbers from 0 to "
-                f"{count - 1}; received: {text}{hint}"
+                f"--{flag}: must be a class from 0 to {len(class_names) - 1}; received: {text}"
             )
-    return numbers
+        return int(text)
+    lower = {name.lower(): name for name in class_names}
+    near = difflib.get_close_matches(text.lower(), lower, 5, 0.5)
+    hint = f"did you mean {', '.join(lower[name] for name in near)}?" if near else "none is near"
+    raise RunError(f"--{flag}: must be a class of the network; received: {text} ({hint})")
 
 
 def check_tile_flags(config):

@@ -190,6 +190,39 @@ def test_visualize_network(model, tmp_path):
     assert (tmp_path / "sheet.png").is_file()
 
 
+def test_age_faces(model, tmp_path):
+    faces = tmp_path / "faces" / "people"
+    faces.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        coarse = rng.integers(0, 256, (4, 3, 3), "uint8")
+        cv2.imwrite(str(faces / f"{i}.png"), cv2.resize(coarse, (24, 32)))
+    workdir = tmp_path / "run"
+    printed = runs(
+        "age_faces", workdir, f"--model={model}", f"--faces={tmp_path / 'faces'}",
+        f"--input={faces / '3.png'}", "--target=green", "--steps=60", "--learning_rate=0.2",
+        "--prior_weight=0",
+    )  # fmt: skip
+    assert "12 faces have 11 components, 100.0% of their variance" in printed
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    (face,) = metrics["faces"]
+    assert face["after"] > face["before"]
+    logits = load_network(str(model))[0](read(workdir / "3.png")[None]).numpy()[0]
+    assert (np.exp(logits) / np.exp(logits).sum())[1] == pytest.approx(face["after"], rel=1e-4)
+    assert read(workdir / "sheet.png").shape[1] > 4 * 100
+
+    for flags, message in (
+        ([f"--faces={workdir / 'none'}"], "must be a folder of pictures; has none"),
+        ([f"--faces={faces / '3.png'}"], "must be a folder of pictures; has none"),
+        ([f"--faces={faces}", "--target=old"], "must be a class of the network; received: old"),
+        ([f"--faces={faces}", "--components=12"], "must be from 1 to 11 for 12 faces"),
+    ):
+        common = [f"--model={model}", f"--input={faces / '3.png'}", "--target=green"]
+        result = run("age_faces", f"--workdir={workdir}", *common, *flags)
+        assert result.returncode != 0
+        assert message in result.stderr.strip().splitlines()[-1]
+
+
 def test_a_backbone_by_its_name(pictures, tmp_path):
     from kerasvision.backbones import squeezenet
 
@@ -244,7 +277,7 @@ def test_a_backbone_by_its_name(pictures, tmp_path):
          "--tv_weights: must be numbers; received: a"),
         ("visualize_network", ["--model=MODEL"], "--classes, --layers: one of them is needed"),
         ("visualize_network", ["--model=MODEL", "--classes=gren"],
-         "numbers from 0 to 2; received: gren (near it are green"),
+         "must be a class of the network; received: gren (did you mean green"),
         ("visualize_network", ["--model=MODEL", "--layers=conv1", "--channels=6"],
          "--channels: must be numbers from 0 to 5, the channels of conv1; received: 6"),
         ("visualize_network", ["--model=MODEL", "--layers=conv1", "--image_size=3"],
