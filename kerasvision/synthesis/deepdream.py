@@ -17,6 +17,7 @@ from kerasvision.synthesis.features import (
     total_variation,
 )
 
+STEEPEST = 10.0  # times the mean; of a picture's slopes one in a thousand is as steep
 GUIDE_CELLS = 1024  # of a guide picture's layer; with more, tables of products grow huge
 
 
@@ -29,6 +30,10 @@ class DeepDream:
     |g|, and back along the slope of the TV prior:
 
         x ← clip(x + step_size (g / mean |g| - tv_weight ∇R_V^β(x)), 0, 255)
+
+    Where g / mean |g| is beyond ±`STEEPEST` it is cut off, which the notebook doesn't do: in some
+    networks the cells at the corners, which see the padding, would fill their surroundings with
+    noise in a single step.
 
     Args:
         model: as of `kerasvision.synthesis.features`.
@@ -121,6 +126,7 @@ class DeepDream:
     def _step(self, x, shift):
         value, g = tiled_gradients(self.objective, x, self.tile_size, shift)
         change = ops.divide_no_nan(g, ops.mean(ops.abs(g), axis=(1, 2, 3), keepdims=True))
+        change = ops.clip(change, -STEEPEST, STEEPEST)
         if self.tv_weight:
             with tf.GradientTape() as tape:
                 tape.watch(x)

@@ -170,9 +170,9 @@ def reconstruction_errors(phi, images, reconstructions):
 
     - At the layer that was inverted: how well the descent went. It says nothing of what the layer
       keeps: deep codes are often met best.
-    - "mean", over all the layers given: what is lost of the picture anywhere in the network. It
-      grows with the depth of the layer that was inverted, as a layer can't know more than those
-      before it.
+    - "mean", over all the layers given: what is lost of the picture anywhere in the network. Over
+      the blocks of VGG-16 it grew from each to the next in all that was tried: two pictures. That
+      is no law, as a descent may end anywhere.
     - "pixels": likewise, but beyond the first layers it stays near 1, as colours of wide areas are
       soon forgotten and come out as chance will have them.
 

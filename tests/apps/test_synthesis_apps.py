@@ -5,11 +5,13 @@ import os
 import pathlib
 
 import cv2
+import h5py
 import numpy as np
 import PIL.Image
 import processes
 import pytest
 
+from kerasvision.backbones import squeezenet
 from kerasvision.synthesis import load_network
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -224,17 +226,8 @@ def test_age_faces(model, tmp_path):
 
 
 def test_a_backbone_by_its_name(pictures, tmp_path):
-    from kerasvision.backbones import squeezenet
-
     network = squeezenet((None, None, 3), include_top=False)
-    arrays = {}
-    weights = tmp_path / "squeezenet.npz"
-    for layer in network.layers:
-        if layer.weights:
-            kernel, bias = layer.get_weights()
-            arrays[layer.name] = (kernel, bias)
-    import h5py
-
+    arrays = {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
     weights = tmp_path / "squeezenet.h5"
     with h5py.File(weights, "w") as file:
         file.attrs["layer_names"] = list(arrays)
