@@ -78,6 +78,48 @@ def define_tile_flags(tiles_help):
     )
 
 
+def define_network_flags():
+    """Defines the flags of the apps that look into a network by way of a picture."""
+    flags.DEFINE_string(
+        "model", None, "Run folder, .keras file, or name of a network in kerasvision.backbones."
+    )
+    flags.DEFINE_string(
+        "backbone_weights", None, 'Of a --model given by its name: file of weights, or "imagenet".'
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of everything random: the same seed, the same pictures.")
+    flags.DEFINE_bool("jit_compile", False, "Compile the steps with XLA: for GPUs.")
+
+
+def define_picture_flags(max_side):
+    """Defines --input, and --max_side with this default."""
+    flags.DEFINE_string("input", None, "A picture, or a folder of pictures.")
+    flags.DEFINE_integer(
+        "max_side", max_side, "Larger pictures are shrunk to it, in pixels; 0: none.", lower_bound=0
+    )
+
+
+def check_needed(config, names):
+    """Refuses a run without one of these flags.
+
+    Raises:
+        RunError: it is not set.
+    """
+    for name in names:
+        if getattr(config, name) is None:
+            raise RunError(f"--{name}: is needed; received: nothing")
+
+
+def read_integers(name, values):
+    """The numbers of the flag --`name`, a list of text, or None.
+
+    Raises:
+        RunError: something else is among them.
+    """
+    if values is not None and not all(value.strip().isdigit() for value in values):
+        raise RunError(f"--{name}: must be numbers from 0 on; received: {','.join(values)}")
+    return None if values is None else [int(value) for value in values]
+
+
 def check_tile_flags(config):
     """Refuses --average_turns without --tiles.
 
