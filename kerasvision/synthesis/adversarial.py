@@ -139,23 +139,30 @@ def logits_network(model):
     """
     network = getattr(model, "network", model)
     try:
-        inputs, output = network.input, network.output
+        inputs, output = _ends(network)
     except (AttributeError, ValueError):
         raise ValueError(
             "model must be functional or sequential, and built; received: "
             f"{type(model).__name__} {getattr(model, 'name', '')}"
         ) from None
-    output = output["predictions"] if isinstance(output, dict) else output
     logits = keras.Model(inputs, _before_softmax(output), name="logits")
     shape = [1, *(64 if side is None else side for side in logits.input_shape[1:])]
     found = ops.convert_to_numpy(logits(ops.full(shape, 128.0), training=False))
     if found.ndim != 2 or (found.min() >= 0 and abs(found.sum() - 1) < 1e-3):
         raise ValueError(
             "model must give logits (B, C), or probabilities by a softmax at its end; received: "
-            f"{'probabilities' if found.ndim == 2 else f'output {network.output_shape}'} behind "
+            f"{'probabilities' if found.ndim == 2 else f'output {tuple(output.shape)}'} behind "
             f"{output._keras_history.operation.name}"
         )
     return logits
+
+
+def _ends(model):
+    """Input and output of a functional or sequential model; of a dict its "predictions"."""
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0], model.outputs[0]
+    output = model.output
+    return model.input, output["predictions"] if isinstance(output, dict) else output
 
 
 def _before_softmax(output):
@@ -165,7 +172,8 @@ def _before_softmax(output):
         return output
     (tensor, *_) = operation._inbound_nodes[node].input_tensors
     if isinstance(operation, keras.Model):
-        return keras.Model(operation.input, _before_softmax(operation.output))(tensor)
+        inputs, output = _ends(operation)
+        return keras.Model(inputs, _before_softmax(output))(tensor)
     activation = getattr(operation, "activation", None)
     is_activation = isinstance(operation, keras.layers.Activation)
     if is_activation and activation is keras.activations.linear:  # a cast to float32

@@ -23,8 +23,8 @@ FUNCTIONS = {
 INPUTS = ("x", "y", "distance", "bias")
 LARGEST_WEIGHT = 5.0
 MOST_HIDDEN = 40
-# How likely a child has each mutation, and each of its weights another value.
-ADD_NODE, ADD_EDGE, REMOVE_EDGE, CHANGE_FUNCTION, CHANGE_WEIGHT = 0.2, 0.3, 0.1, 0.2, 0.4
+# How likely a child has each mutation, and, at most, each of its weights another value.
+ADD_NODE, ADD_EDGE, REMOVE_EDGE, CHANGE_FUNCTION, CHANGE_WEIGHT = 0.1, 0.15, 0.05, 0.1, 0.4
 
 
 def polynomial_mutation(values, low, high, rate, rng):
@@ -142,7 +142,9 @@ class CPPNEncoding:
             child.functions[node] = _any_function(rng)
         weights = np.array(list(child.edges.values()))
         bounds = (-LARGEST_WEIGHT, LARGEST_WEIGHT)
-        weights = polynomial_mutation(weights, *bounds, CHANGE_WEIGHT, rng)
+        # Of large networks, most of many changes are for the worse: some children have few.
+        rate = rng.uniform(0.0, CHANGE_WEIGHT)
+        weights = polynomial_mutation(weights, *bounds, rate, rng)
         child.edges = dict(zip(child.edges, weights.tolist()))
         return child
 
@@ -207,20 +209,19 @@ def _any_function(rng):
 class MapElites:
     """MAP-Elites: of each class the picture that the network is surest of, so far.
 
-    In a generation, parents are drawn from all classes' elites, and each child takes the place
-    of every elite whose class it is a better picture of (section 3.1). A picture that is bred for
-    one class may so become the ancestor of another's.
+    Each child takes the place of every elite whose class it is a better picture of (section
+    3.1). A picture bred for one class may so become the ancestor of another's. One parent in two
+    is drawn from the elites of the classes that are wanted, the others from those of all classes
+    of the network; in the paper all classes are wanted.
 
     Args:
         encoding: `DirectEncoding`, `CPPNEncoding`, or an object like them.
         predict: function from pictures (N, H, W, 3) uint8 to probabilities (N, C).
-        classes: integers, the classes to breed for.
+        classes: K integers, the classes that are wanted.
         population: children in a generation, a batch of the network.
         seed: integer.
 
     Attributes:
-        scores: (K,), the probability of each class of its elite.
-        elites: list of the K genomes.
         generation: number of generations so far.
     """
 
@@ -230,26 +231,33 @@ class MapElites:
         self.classes = np.asarray(classes)
         self.population = population
         self.rng = np.random.default_rng(seed)
-        self.scores = np.full(len(self.classes), -np.inf)
-        self.elites = [None] * len(self.classes)
         self.generation = 0
-        self._compete([encoding.random(self.rng) for _ in range(population)])
+        genomes = [encoding.random(self.rng) for _ in range(population)]
+        probabilities = np.asarray(predict(encoding.render(genomes)))
+        best = probabilities.argmax(axis=0)
+        self._best_scores = probabilities.max(axis=0)
+        self._elites = [genomes[i] for i in best]
+
+    @property
+    def scores(self):
+        """(K,), the probability of each class that is wanted, of its elite."""
+        return self._best_scores[self.classes]
 
     def step(self):
         """Breeds a generation."""
-        parents = self.rng.integers(len(self.elites), size=self.population)
-        self._compete(
-            [self.encoding.mutate(self.elites[i], self.generation, self.rng) for i in parents]
-        )
+        wanted = self.rng.choice(self.classes, self.population)
+        of_all = self.rng.integers(len(self._elites), size=self.population)
+        parents = np.where(self.rng.random(self.population) < 0.5, wanted, of_all)
+        children = [
+            self.encoding.mutate(self._elites[i], self.generation, self.rng) for i in parents
+        ]
+        probabilities = np.asarray(self.predict(self.encoding.render(children)))
+        best, scores = probabilities.argmax(axis=0), probabilities.max(axis=0)
+        for i in np.flatnonzero(scores > self._best_scores):
+            self._elites[i] = children[best[i]]
+        self._best_scores = np.maximum(scores, self._best_scores)
         self.generation += 1
-
-    def _compete(self, genomes):
-        scores = np.asarray(self.predict(self.encoding.render(genomes)))[:, self.classes]
-        for place, best in enumerate(scores.argmax(axis=0)):
-            if scores[best, place] > self.scores[place]:
-                self.scores[place] = scores[best, place]
-                self.elites[place] = genomes[best]
 
     def pictures(self):
         """The elites' pictures (K, H, W, 3) uint8, in the order of the classes."""
-        return self.encoding.render(self.elites)
+        return self.encoding.render([self._elites[i] for i in self.classes])

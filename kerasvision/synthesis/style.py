@@ -5,6 +5,7 @@ picture x is sought whose maps in a deep layer are those of the content picture 
 products of maps, averaged over all places, are in several layers those of the style picture a.
 """
 
+import cv2
 import keras
 import numpy as np
 import scipy.optimize
@@ -16,12 +17,13 @@ from kerasvision.synthesis.features import adam, check_image_size, features, tot
 # Of the paper's VGG, section 2: relu4_2; and relu1_1, relu2_1, …, relu5_1.
 CONTENT_LAYERS = ("block4_conv2",)
 STYLE_LAYERS = tuple(f"block{block}_conv1" for block in range(1, 6))
+MIN_SIDE = 32  # pixels of the smallest picture that is painted before the picture itself
 # Rec. 601: luminance, and the two differences of colour beside it, of RGB by rows.
 YIQ = np.array(
     [[0.299, 0.587, 0.114], [0.59590, -0.27455, -0.32135], [0.21153, -0.52273, 0.31120]], "float32"
 )
 LEAST = 1e-6  # of a squared norm that is divided by: maps may be zero throughout
-LBFGS_PAIRS = 10  # steps from which L-BFGS knows the curvature
+LBFGS_PAIRS = 5  # steps from which L-BFGS knows the curvature
 
 
 class StyleLoss:
@@ -197,10 +199,13 @@ class StyleTransfer:
         loss: `StyleLoss`.
         optimizer: "lbfgs", as in the paper, with pixels kept from 0 to 255; or "adam", with a
             rate that falls to 0 along a cosine.
-        iterations: of the optimizer.
+        iterations: of the optimizer, at each scale.
+        scales: at how many sizes, each twice the last one, the picture is painted, from coarse to
+            fine: strokes become larger, at small cost (Gatys et al. 2017, "Controlling Perceptual
+            Factors in Neural Style Transfer", section 6). 1: as in the paper. Pictures with a
+            side below `MIN_SIDE` are left out.
         learning_rate: of Adam at first, in grey levels.
         start: "content" or "noise".
-        temporal_weight: of the last frame's warped picture in films, see `stylize_frames`.
         jit_compile: whether XLA compiles the loss.
 
     Raises:
@@ -212,6 +217,7 @@ class StyleTransfer:
         loss,
         optimizer="lbfgs",
         iterations=200,
+        scales=1,
         learning_rate=8.0,
         start="content",
         jit_compile=False,
@@ -220,9 +226,12 @@ class StyleTransfer:
             raise ValueError(f"optimizer: must be lbfgs or adam; received: {optimizer}")
         if start not in ("content", "noise"):
             raise ValueError(f"start: must be content or noise; received: {start}")
-        if iterations < 1:
-            raise ValueError(f"iterations: must be 1 or more; received: {iterations}")
-        self.loss, self.optimizer, self.iterations = loss, optimizer, iterations
+        if iterations < 1 or scales < 1:
+            raise ValueError(
+                f"iterations, scales: must be 1 or more; received: {iterations}, {scales}"
+            )
+        self.loss, self.optimizer = loss, optimizer
+        self.iterations, self.scales = iterations, scales
         self.learning_rate, self.start = float(learning_rate), start
         self.value_and_gradient = tf.function(self._value_and_gradient, jit_compile=jit_compile)
         self.adam_step = tf.function(self._adam_step, jit_compile=jit_compile)
@@ -245,15 +254,14 @@ class StyleTransfer:
 
         Args:
             content: (H, W, C), 0 to 255.
-            styles: list of pictures (h, w, C), 0 to 255, of any sizes, or of what `style_targets`
-                makes of them.
+            styles: list of pictures (h, w, C), 0 to 255, of any sizes.
             style_mix: the share of each style; None: equal ones. They are divided by their sum.
                 Without masks the styles are mixed everywhere.
             masks: None, or for each style (H, W), how much it counts at each place, 0 or more.
             seed: of the noise.
-            on_step: optional function of (iteration, from 0; picture (H, W, C); dict of the terms
-                of the loss there, floats), called after each iteration; with "adam" picture and
-                terms are those before it.
+            on_step: optional function of (iteration, from 0; picture, at first smaller ones; dict
+                of the terms of the loss there, floats), called after each iteration; with "adam"
+                picture and terms are those before it.
 
         Returns:
             image: (H, W, C) float32, 0 to 255.
@@ -262,16 +270,42 @@ class StyleTransfer:
         Raises:
             ValueError: numbers of things that don't fit, or pictures that the network can't take.
         """
-        content = np.asarray(content, "float32")
-        targets = self.targets(content, styles, style_mix, masks)
-        if self.start == "noise":
-            x = np.random.default_rng(seed).uniform(0, 255, content.shape).astype("float32")
-        else:
-            x = content
-        return self.descend(x, targets, on_step)
+        x = None
+        for number, (size, share) in enumerate(self.sizes(np.shape(content))):
+            small = _resized(content, size)
+            smaller = [
+                _resized(s, [max(1, round(side * share)) for side in np.shape(s)[:2]])
+                for s in styles
+            ]
+            targets = self.targets(small, smaller, style_mix, masks)
+            if x is not None:
+                x = np.clip(_resized(x, size), 0, 255)
+            elif self.start == "noise":
+                x = np.random.default_rng(seed).uniform(0, 255, small.shape)
+            else:
+                x = small
+            x, terms = self.descend(x, targets, on_step, number * self.iterations)
+        return x, terms
+
+    def sizes(self, shape):
+        """List of ((height, width), share of the sides) to be painted for a picture, coarse first.
+
+        Args:
+            shape: of the picture, (height, width, …).
+        """
+        sizes = []
+        for share in (0.5**scale for scale in range(self.scales)):
+            size = tuple(round(side * share) for side in shape[:2])
+            if share == 1 or min(size) >= MIN_SIDE:
+                sizes.insert(0, (size, share))
+        return sizes
 
     def targets(self, content, styles, style_mix=None, masks=None):
-        """What the loss is to be given beside x, computed once; arguments as of a call."""
+        """P and the styles that the loss is to be given beside x; arguments as of a call.
+
+        The masks may be of another size than the content.
+        """
+        content = np.asarray(content, "float32")
         styles = list(styles)
         mix = np.ones(len(styles)) if style_mix is None else np.asarray(style_mix, "float64")
         if not styles or mix.shape != (len(styles),) or mix.min() < 0 or mix.sum() == 0:
@@ -281,7 +315,7 @@ class StyleTransfer:
             )
         mix = mix / mix.sum()
         check_image_size(self.loss.phi, content.shape[:2])
-        grams = [s if isinstance(s, dict) else self.loss.style_targets(s) for s in styles]
+        grams = [self.loss.style_targets(style) for style in styles]
         contents = self.loss.content_targets(content[None])
         if masks is None:
             # The sum of the squared distances to several A is that to their mean, and a constant.
@@ -295,9 +329,9 @@ class StyleTransfer:
     def _shares(self, mask, content):
         """The shares of the places in each style layer's mean, of a mask (H, W)."""
         mask = np.asarray(mask, "float32")
-        if mask.shape != content.shape[:2] or mask.min() < 0 or not mask.any():
+        if mask.ndim != 2 or mask.min() < 0 or not mask.any():
             raise ValueError(
-                f"masks: must be {content.shape[:2]} as the content, of numbers from 0, not all 0; "
+                "masks: must be (H, W), of numbers from 0, not all 0; "
                 f"received: {mask.shape}, {mask.min():g} to {mask.max():g}"
             )
         maps = self.loss.phi(content[None], training=False)
@@ -307,11 +341,19 @@ class StyleTransfer:
             shares[name] = small / ops.sum(small)
         return shares
 
-    def descend(self, x, targets, on_step=None):
-        """Minimises the loss from x (H, W, C) on; arguments and return values as of a call."""
+    def descend(self, x, targets, on_step=None, first=0):
+        """Minimises the loss from x (H, W, C) on, at its size; returns what a call does.
+
+        Args:
+            x: picture.
+            targets: as from `targets`.
+            on_step: as of a call.
+            first: number of the first iteration.
+        """
         x = tf.constant(x[None], tf.float32)
         descent = self._descend_lbfgs if self.optimizer == "lbfgs" else self._descend_adam
-        x = descent(x, targets, on_step or (lambda *_: None))
+        tell = (lambda *_: None) if on_step is None else on_step
+        x = descent(x, targets, lambda step, image, terms: tell(first + step, image, terms))
         terms, _ = self.value_and_gradient(x, targets)
         return x[0].numpy(), _floats(terms)
 
@@ -410,6 +452,15 @@ def with_colors_of(content, image):
     found, wanted = (np.asarray(x, "float32") @ YIQ.T for x in (image, content))
     mixed = np.concatenate([found[..., :1], wanted[..., 1:]], axis=-1)
     return np.clip(mixed @ np.linalg.inv(YIQ).T, 0, 255).astype("float32")
+
+
+def _resized(image, size):
+    """A picture (H, W, C) as (*size, C) float32."""
+    image = np.asarray(image, "float32")
+    if image.shape[:2] == tuple(size):
+        return image
+    way = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_CUBIC
+    return cv2.resize(image, tuple(size)[::-1], interpolation=way).reshape(*size, -1)
 
 
 def _floats(terms):
