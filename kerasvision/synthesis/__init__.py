@@ -1,11 +1,12 @@
 """Pictures made by the gradient with respect to them: looking into networks."""
 
-from kerasvision.synthesis.activation_maximization import ActivationMaximization, logits_of
+from kerasvision.synthesis.activation_maximization import ActivationMaximization
 from kerasvision.synthesis.ageing import DeepAgeing, FaceSpace
 from kerasvision.synthesis.deepdream import DeepDream, stages
 from kerasvision.synthesis.features import (
     check_image_size,
     features,
+    logits_of,
     network_of,
     total_variation,
 )

@@ -13,76 +13,18 @@ from keras import ops
 
 from kerasvision.synthesis.features import (
     adam,
+    before_activation,
     check_image_size,
     features,
     jitter,
-    network_of,
+    logits_of,
     total_variation,
 )
 
-# Layers of keras.layers and operations of keras.ops that are nothing but an activation with flat
-# parts. Leaky ones have a slope everywhere.
-ACTIVATIONS = ("Activation", "Softmax", "Sigmoid", "ReLU", "Relu", "Relu6")
 BLUR_EVERY = 4  # steps
 # Square root of the covariance of ImageNet's colours, RGB by rows, of about grey, yellow to blue
 # and green to purple; as Olah et al.'s Lucid has it.
 COLOUR_ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], "float32")
-
-
-def before_activation(tensor):
-    """What goes into the activation that a tensor of a functional model comes from.
-
-    Args:
-        tensor: an output of a layer.
-
-    Returns:
-        Tensor of the same shape; it is `tensor` where there is no activation. Of a layer with an
-        activation of its own it is that of a copy without, weights and all.
-    """
-    operation, node, _ = tensor._keras_history
-    before = operation._inbound_nodes[node].input_tensors[0]
-    if isinstance(operation, keras.Model):  # a network in a network
-        inner = before_activation(operation.output)
-        return keras.Model(operation.input, inner, name=f"{operation.name}_linear")(before)
-    if type(operation).__name__ in ACTIVATIONS:
-        return before
-    if getattr(operation, "activation", keras.activations.linear) is keras.activations.linear:
-        return tensor
-    linear = type(operation).from_config(operation.get_config() | {"activation": "linear"})
-    output = linear(before)
-    linear.set_weights(operation.get_weights())
-    return output
-
-
-def logits_of(model):
-    """A classifier up to its logits: without the softmax or sigmoid that makes them probabilities.
-
-    A probability near 1 has no slope left, and grows as well when all other classes become
-    unlikely (Simonyan et al. 2014, section 2).
-
-    Args:
-        model: as of `kerasvision.synthesis.network_of`, with classes (B, C); of several outputs
-            it is the one named "predictions". It stays as it is.
-
-    Returns:
-        A functional `keras.Model` from images to logits (B, C). Of a last layer that has the
-        softmax for its activation the weights are a copy; all others are shared.
-
-    Raises:
-        ValueError: it gives no classes.
-    """
-    network = network_of(model)
-    output = network.output
-    if isinstance(output, dict):
-        output = output.get("predictions")
-    if len(getattr(output, "shape", ())) != 2:
-        received = keras.tree.map_structure(lambda tensor: tensor.shape, network.output)
-        raise ValueError(
-            "model: must give classes (B, C), or have them as its output predictions; received: "
-            f"{network.name} with {received}"
-        )
-    logits = before_activation(output)
-    return keras.Model(network.inputs[0], logits, name=f"{network.name}_logits")
 
 
 class ActivationMaximization:

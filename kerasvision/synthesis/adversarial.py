@@ -16,7 +16,10 @@ import math
 import keras
 import numpy as np
 import scipy.optimize
+import tensorflow as tf
 from keras import ops
+
+from kerasvision.synthesis.features import logits_of
 
 NORMS = ("linf", "l2")
 PIXEL_AXES = (1, 2, 3)
@@ -90,13 +93,13 @@ def random_start(images, epsilon, norm, seed):
     return ops.clip(images + epsilon * change, 0.0, 255.0)
 
 
-def gradient_steps(logits_of, x, images, labels, epsilon, step_size, steps, norm, targeted):
+def gradient_steps(network, x, images, labels, epsilon, step_size, steps, norm, targeted):
     """`steps` projected steps away from the labels, or towards them if they are targets.
 
     What the methods below, and adversarial training, have in common. It is one graph, a loop.
 
     Args:
-        logits_of: function from pictures to logits (B, C), differentiable by TensorFlow.
+        network: function from pictures to logits (B, C), differentiable by TensorFlow.
         x: (B, H, W, channels) float32, where to start.
         images: pictures that x stays near.
         labels: (B,) integers.
@@ -108,85 +111,15 @@ def gradient_steps(logits_of, x, images, labels, epsilon, step_size, steps, norm
     Returns:
         As x.
     """
-    import tensorflow as tf  # here, because classifiers also run where there is no TensorFlow
 
     def step(_, x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            certainty = ops.sum(log_odds(logits_of(x), labels))
+            certainty = ops.sum(log_odds(network(x), labels))
         change = steepest(tape.gradient(certainty, x), norm)
         return project(x + (step_size if targeted else -step_size) * change, images, epsilon, norm)
 
     return ops.fori_loop(0, steps, step, x)
-
-
-def logits_network(model):
-    """The part of a classifier that ends with its logits.
-
-    A softmax at the end, as a layer, an operator or the activation of the last layer, is left
-    off: where it is sure, no gradient comes through it. A layer that has it inside is copied.
-
-    Args:
-        model: `kerasvision.classification.Classifier`, or a functional or sequential
-            `keras.Model` from pictures to logits or probabilities (B, C).
-
-    Returns:
-        `keras.Model` from the pictures to logits (B, C), which shares the other weights.
-
-    Raises:
-        ValueError: the model is not built of layers that can be told apart, or it gives
-            probabilities that come from anything but a softmax.
-    """
-    network = getattr(model, "network", model)
-    try:
-        inputs, output = _ends(network)
-    except (AttributeError, ValueError):
-        raise ValueError(
-            "model must be functional or sequential, and built; received: "
-            f"{type(model).__name__} {getattr(model, 'name', '')}"
-        ) from None
-    logits = keras.Model(inputs, _before_softmax(output), name="logits")
-    shape = [1, *(64 if side is None else side for side in logits.input_shape[1:])]
-    found = ops.convert_to_numpy(logits(ops.full(shape, 128.0), training=False))
-    if found.ndim != 2 or (found.min() >= 0 and abs(found.sum() - 1) < 1e-3):
-        raise ValueError(
-            "model must give logits (B, C), or probabilities by a softmax at its end; received: "
-            f"{'probabilities' if found.ndim == 2 else f'output {tuple(output.shape)}'} behind "
-            f"{output._keras_history.operation.name}"
-        )
-    return logits
-
-
-def _ends(model):
-    """Input and output of a functional or sequential model; of a dict its "predictions"."""
-    if isinstance(model, keras.Sequential):
-        return model.inputs[0], model.outputs[0]
-    output = model.output
-    return model.input, output["predictions"] if isinstance(output, dict) else output
-
-
-def _before_softmax(output):
-    """The logits behind the tensor of a classifier's output, which may be logits itself."""
-    operation, node, _ = output._keras_history
-    if isinstance(operation, keras.layers.InputLayer):
-        return output
-    (tensor, *_) = operation._inbound_nodes[node].input_tensors
-    if isinstance(operation, keras.Model):
-        inputs, output = _ends(operation)
-        return keras.Model(inputs, _before_softmax(output))(tensor)
-    activation = getattr(operation, "activation", None)
-    is_activation = isinstance(operation, keras.layers.Activation)
-    if is_activation and activation is keras.activations.linear:  # a cast to float32
-        return _before_softmax(tensor)
-    if activation is keras.activations.softmax and not is_activation:
-        twin = type(operation).from_config({**operation.get_config(), "activation": None})
-        logits = twin(tensor)
-        twin.set_weights(operation.get_weights())
-        return logits
-    # Keras has a layer and an operator of this name.
-    if activation is keras.activations.softmax or type(operation).__name__ == "Softmax":
-        return tensor
-    return output
 
 
 class Adversary:
@@ -199,17 +132,15 @@ class Adversary:
     size is compiled anew.
 
     Args:
-        model: as of `logits_network`.
+        model: `kerasvision.classification.Classifier`, or as of `logits_of`.
         jit_compile: whether XLA compiles the steps: for GPUs.
 
     Raises:
-        ValueError: as `logits_network`.
+        ValueError: as `logits_of`.
     """
 
     def __init__(self, model, jit_compile=False):
-        import tensorflow as tf
-
-        self.network = logits_network(model)
+        self.network = logits_of(model)
         self.num_classes = self.network.output_shape[-1]
         compiled = {"jit_compile": jit_compile, "autograph": False}
         steps = functools.partial(gradient_steps, self._logits)
@@ -406,8 +337,6 @@ class Adversary:
         return own - ops.max(ops.where(is_label, -1e30, logits), axis=-1)
 
     def _certainty_gradient_of(self, x, labels):
-        import tensorflow as tf
-
         with tf.GradientTape() as tape:
             tape.watch(x)
             certainty = log_odds(self._logits(x), labels)
@@ -415,7 +344,6 @@ class Adversary:
 
     def _nearest_border_of(self, x, labels, classes, norm):
         """Of each picture by how much its label leads, and the way r to the nearest border."""
-        import tensorflow as tf
 
         def logit_of(logits, columns):
             return tf.gather(tf.cast(logits, "float32"), columns, batch_dims=1)

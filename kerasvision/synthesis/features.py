@@ -9,6 +9,9 @@ from keras import ops
 
 # Squared differences of neighbours below it count as none: for beta < 2 the slope has no end at 0.
 FLAT = 1e-8
+# Layers of keras.layers and operations of keras.ops that are nothing but an activation with flat
+# parts. Leaky ones have a slope everywhere.
+ACTIVATIONS = ("Activation", "Softmax", "Sigmoid", "ReLU", "Relu", "Relu6")
 
 
 def network_of(model):
@@ -82,6 +85,67 @@ def features(model, layer_names):
     # Keras would refuse other sizes than the model's, which convolutions don't mind.
     phi.input_spec = keras.InputSpec(shape=(None, None, None, network.inputs[0].shape[-1]))
     return phi
+
+
+def before_activation(tensor):
+    """What goes into the activation that a tensor of a functional model comes from.
+
+    Args:
+        tensor: an output of a layer.
+
+    Returns:
+        Tensor of the same shape; it is `tensor` where there is no activation. Of a layer with an
+        activation of its own it is that of a copy without, weights and all.
+    """
+    operation, node, _ = tensor._keras_history
+    if isinstance(operation, keras.layers.InputLayer):
+        return tensor
+    before = operation._inbound_nodes[node].input_tensors[0]
+    if isinstance(operation, keras.Model):  # a network in a network
+        inner = before_activation(operation.outputs[0])
+        return keras.Model(operation.inputs[0], inner, name=f"{operation.name}_linear")(before)
+    activation = getattr(operation, "activation", keras.activations.linear)
+    if type(operation).__name__ in ACTIVATIONS:
+        # One that is linear does nothing but cast to float32.
+        is_cast = hasattr(operation, "activation") and activation is keras.activations.linear
+        return before_activation(before) if is_cast else before
+    if activation is keras.activations.linear:
+        return tensor
+    linear = type(operation).from_config(operation.get_config() | {"activation": "linear"})
+    output = linear(before)
+    linear.set_weights(operation.get_weights())
+    return output
+
+
+def logits_of(model):
+    """A classifier up to its logits: without the softmax or sigmoid that makes them probabilities.
+
+    A probability near 1 has no slope left, and grows as well when all other classes become
+    unlikely (Simonyan et al. 2014, section 2).
+
+    Args:
+        model: as of `kerasvision.synthesis.network_of`, with classes (B, C); of several outputs
+            it is the one named "predictions". It stays as it is.
+
+    Returns:
+        A functional `keras.Model` from images to logits (B, C). Of a last layer that has the
+        softmax for its activation the weights are a copy; all others are shared.
+
+    Raises:
+        ValueError: it gives no classes.
+    """
+    network = network_of(model)
+    output = network.outputs[0]
+    if isinstance(getattr(network, "output", None), dict):
+        output = network.output.get("predictions")
+    if len(getattr(output, "shape", ())) != 2:
+        received = [tuple(tensor.shape) for tensor in network.outputs]
+        raise ValueError(
+            "model: must give classes (B, C), or have them as its output predictions; received: "
+            f"{network.name} with {received}"
+        )
+    logits = before_activation(output)
+    return keras.Model(network.inputs[0], logits, name=f"{network.name}_logits")
 
 
 def check_image_size(phi, size):

@@ -7,8 +7,8 @@ from keras import layers, ops
 from kerasvision import backbones
 from kerasvision.classification import Classifier
 from kerasvision.synthesis import ActivationMaximization, logits_of
-from kerasvision.synthesis.activation_maximization import COLOUR_ROOT, before_activation
-from kerasvision.synthesis.features import total_variation
+from kerasvision.synthesis.activation_maximization import COLOUR_ROOT
+from kerasvision.synthesis.features import before_activation, total_variation
 
 
 def pictures(*shape):
@@ -78,7 +78,7 @@ def test_logits_are_the_predictions_among_several_outputs():
 def test_models_without_classes_are_refused():
     images = keras.Input((8, 8, 3))
     model = keras.Model(images, layers.Conv2D(2, 3)(images), name="maps")
-    with pytest.raises(ValueError, match=r"must give classes .* maps with \(None, 6, 6, 2\)"):
+    with pytest.raises(ValueError, match=r"must give classes .* maps with \[\(None, 6, 6, 2\)"):
         logits_of(model)
 
 
@@ -213,3 +213,16 @@ def test_image_size_of_fully_connected_networks():
 def test_unknown_channels():
     with pytest.raises(ValueError, match=r"from 0 to 2, those of logits; received: \[3\]"):
         ActivationMaximization(colours())([3])
+
+
+def test_logits_behind_a_cast_and_of_sequential_networks():
+    sequential = keras.Sequential(
+        [keras.Input((4, 4, 3)), layers.Flatten(), layers.Dense(3, activation="softmax")]
+    )
+    images = keras.Input((4, 4, 3))
+    cast = layers.Activation("linear", dtype="float32")(sequential(images))
+    x = pictures(2, 4, 4, 3)
+    kernel, bias = sequential.layers[-1].get_weights()
+    for model in (sequential, keras.Model(images, cast)):
+        expected = x.reshape(2, -1) @ kernel + bias
+        np.testing.assert_allclose(logits_of(model)(x), expected, rtol=1e-3, atol=1e-2)
