@@ -47,7 +47,7 @@ def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for number in range(6):
-        picture = rng.integers(100, 120, (14, 16, 3)).astype("uint8")
+        picture = rng.integers(100, 120, (12, 16, 3)).astype("uint8")
         picture[..., number % 3] += 6
         label = number % 3 if number < 5 else 0
         cv2.imwrite(str(folder / f"{label}_{number}.png"), picture[..., ::-1])
@@ -70,7 +70,7 @@ def test_pictures_are_taken_for_others(method, model, pictures, tmp_path):
     for changed in metrics["changed"]:
         assert changed["label"] != changed["prediction"] and changed["success"]
         x = read(tmp_path / "run" / "adversarial" / f"{changed['file_name']}.png")
-        before = read(pictures / changed["file_name"])[1:13, 2:14]
+        before = read(pictures / changed["file_name"])[:, 2:14]
         assert np.abs(x - before).max() <= changed["linf"] == 8
         own = "red green blue".split().index(changed["label"])
         assert x.mean((0, 1)).argmax() != own == before.mean((0, 1)).argmax()
@@ -92,7 +92,7 @@ def test_the_least_change(method, model, pictures, tmp_path):
     flags = [f"--model={model}", f"--input={pictures}", f"--method={method}"]
     _, metrics = attack(tmp_path / "run", *flags, "--count=1", "--steps=10")
     assert metrics["success_rate_unrounded"] == 1.0
-    before = read(pictures / metrics["changed"][0]["file_name"])[1:13, 2:14].mean((0, 1))
+    before = read(pictures / metrics["changed"][0]["file_name"])[:, 2:14].mean((0, 1))
     least = np.sqrt(144 / 2) * np.diff(np.sort(before))[-1]  # to where two colours are alike
     assert least <= metrics["mean_l2_unrounded"] < 1.3 * least
 
