@@ -45,6 +45,8 @@ class StyleLoss:
         layer_weights: w_l, one for each of `style_layers`; None: all equal, with a sum of 1.
         content_weight, style_weight, tv_weight: as above.
         tv_beta: β.
+        temporal_weight: of the distance to what the last frame of a film shows, see
+            `stylize_frames`: mean over all values of c (x - w)² / 255².
         pooling: "max" as the network has it, or "average", which the paper prefers.
         bfloat16: whether the convolutions compute in bfloat16. The losses are float32.
 
@@ -62,6 +64,7 @@ class StyleLoss:
         style_weight=1.0,
         tv_weight=0.0,
         tv_beta=2.0,
+        temporal_weight=100.0,
         pooling="max",
         bfloat16=False,
     ):
@@ -76,13 +79,15 @@ class StyleLoss:
                 f"layer_weights: must be {len(self.style_layers)}, one for each of "
                 f"{', '.join(self.style_layers)}; received: {len(self.layer_weights)}"
             )
-        weights = (content_weight, style_weight, tv_weight)
-        if min(*weights, *self.layer_weights) < 0 or not any(weights):
+        weights = (content_weight, style_weight, tv_weight, temporal_weight)
+        if min(*weights, *self.layer_weights) < 0 or not any(weights[:3]):
             raise ValueError(
-                "content_weight, style_weight, tv_weight, layer_weights: must be 0 or more, and "
-                f"one above it; received: {', '.join(map(str, weights))}, {self.layer_weights}"
+                "content_weight, style_weight, tv_weight, temporal_weight, layer_weights: must be "
+                "0 or more, and one of the first three above it; received: "
+                f"{', '.join(map(str, weights))}, {self.layer_weights}"
             )
-        self.content_weight, self.style_weight, self.tv_weight = map(float, weights)
+        self.content_weight, self.style_weight, self.tv_weight = map(float, weights[:3])
+        self.temporal_weight = float(temporal_weight)
         self.tv_beta = float(tv_beta)
         names = dict.fromkeys(self.content_layers + self.style_layers)
         self.phi = loss_network(features(model, list(names)), pooling, bfloat16)
@@ -99,7 +104,7 @@ class StyleLoss:
         maps = self.phi(image[None], training=False)
         return {name: gram(maps[name]) for name in self.style_layers}
 
-    def __call__(self, images, contents, styles):
+    def __call__(self, images, contents, styles, previous=None):
         """The losses of pictures.
 
         Args:
@@ -109,13 +114,15 @@ class StyleLoss:
                 each place has in G, for each style layer: equation 1 of "Controlling Perceptual
                 Factors in Neural Style Transfer" (Gatys et al. 2017), with its T² for the shares.
                 The losses of several are added, each with its weight.
+            previous: None, or w (B, H, W, C) and c (B, H, W, 1): what was painted in the last
+                frame, moved along, and 1 where that is to be kept, 0 elsewhere.
 
         Returns:
-            dict of "loss", and its terms "content", "style" and "tv" as they are weighted, () each,
-            means over the pictures.
+            dict of "loss", and its terms "content", "style", "tv" and "temporal" as they are
+            weighted, () each, means over the pictures.
         """
         maps = self.phi(images, training=False)
-        content = style = tv = ops.zeros((), "float32")
+        content = style = tv = temporal = ops.zeros((), "float32")
         for name, wanted in contents.items():
             difference = ops.cast(maps[name], "float32") - wanted
             error = ops.sum(difference**2, (1, 2, 3)) / (ops.sum(wanted**2, (1, 2, 3)) + LEAST)
@@ -129,10 +136,14 @@ class StyleLoss:
         if self.tv_weight:
             pixels = images.shape[1] * images.shape[2]
             tv = ops.mean(total_variation(images / 255.0, self.tv_beta)) / pixels
+        if previous is not None:
+            w, c = previous
+            temporal = ops.mean(c * ((images - w) / 255.0) ** 2)
         terms = {
             "content": self.content_weight * content,
             "style": self.style_weight * style,
             "tv": self.tv_weight * tv,
+            "temporal": self.temporal_weight * temporal,
         }
         return {"loss": sum(terms.values()), **terms}
 
@@ -249,7 +260,9 @@ class StyleTransfer:
         x, moments = adam(x, g, moments, step, rate)
         return ops.clip(x, 0.0, 255.0), moments, terms
 
-    def __call__(self, content, styles, style_mix=None, masks=None, seed=0, on_step=None):
+    def __call__(
+        self, content, styles, style_mix=None, masks=None, seed=0, on_step=None, previous=None
+    ):
         """Paints one picture.
 
         Args:
@@ -262,6 +275,8 @@ class StyleTransfer:
             on_step: optional function of (iteration, from 0; picture, at first smaller ones; dict
                 of the terms of the loss there, floats), called after each iteration; with "adam"
                 picture and terms are those before it.
+            previous: None, or of a film (w (H, W, C), c (H, W)) as from `follow`: where c is 1, w
+                is started from and stayed near; and there is but one scale.
 
         Returns:
             image: (H, W, C) float32, 0 to 255.
@@ -270,6 +285,12 @@ class StyleTransfer:
         Raises:
             ValueError: numbers of things that don't fit, or pictures that the network can't take.
         """
+        if previous is not None:
+            w, c = (np.asarray(values, "float32") for values in previous)
+            targets = self.targets(content, styles, style_mix, masks)
+            x = np.where(c[..., None] > 0, w, np.asarray(content, "float32"))
+            kept = (tf.constant(w[None]), tf.constant(c[None, ..., None]))
+            return self.descend(x, (*targets, kept), on_step)
         x = None
         for number, (size, share) in enumerate(self.sizes(np.shape(content))):
             small = _resized(content, size)
@@ -402,6 +423,69 @@ class StyleTransfer:
             if done - before < 2:
                 break
         return tf.constant(pixels.reshape(shape), tf.float32)
+
+
+def stylize_frames(transfer, frames, styles, style_mix=None, masks=None, seed=0, on_step=None):
+    """Paints the frames of a film so that what was painted moves along with what is seen.
+
+    Ruder, Dosovitskiy and Brox 2016, "Artistic Style Transfer for Videos", sections 4.1 to 4.3:
+    each frame starts from the last one as painted, moved along the optical flow, and is held near
+    to that wherever the flow is to be trusted.
+
+    Args:
+        transfer: `StyleTransfer`; its loss's `temporal_weight` tells how firmly.
+        frames: iterable of pictures (H, W, 3), 0 to 255, of one size.
+        styles, style_mix, masks, seed: as of the transfer.
+        on_step: as of the transfer.
+
+    Yields:
+        (image (H, W, 3) float32, 0 to 255; dict of the terms of its loss) of each frame.
+    """
+    last = painted = None
+    for frame in frames:
+        previous = None if last is None else follow(last, frame, painted)
+        painted, terms = transfer(frame, styles, style_mix, masks, seed, on_step, previous)
+        last = frame
+        yield painted, terms
+
+
+def follow(last, frame, painted):
+    """Moves a picture along with what moves from one frame to the next.
+
+    Args:
+        last, frame: two frames (H, W, 3), 0 to 255.
+        painted: picture (H, W, C) of the last frame.
+
+    Returns:
+        w: (H, W, C) float32, `painted` as seen in `frame`.
+        c: (H, W) float32, 1; and 0 where something comes into view, or at the border of what
+            moves: equations 5 and 6 of Ruder et al.
+    """
+    grey = [
+        cv2.cvtColor(np.clip(x, 0, 255).astype("uint8"), cv2.COLOR_RGB2GRAY) for x in (last, frame)
+    ]
+    # Dense inverse search: quick, and good at small displacements.
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    backward, forward = search.calc(grey[1], grey[0], None), search.calc(grey[0], grey[1], None)
+    height, width = grey[0].shape
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype("float32")
+    there = grid + backward
+
+    def fetched(values):
+        return cv2.remap(values, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    def squared(flow):
+        return np.sum(flow**2, axis=-1)
+
+    back_again = fetched(forward)
+    is_lost = (
+        squared(back_again + backward) > 0.01 * (squared(back_again) + squared(backward)) + 0.5
+    )
+    slopes = sum(squared(np.gradient(backward, axis=axis)) for axis in (0, 1))
+    is_edge = slopes > 0.01 * squared(backward) + 0.002
+    is_outside = np.any((there < 0) | (there > [width - 1, height - 1]), axis=-1)
+    c = ~(is_lost | is_edge | is_outside)
+    return fetched(np.asarray(painted, "float32")), c.astype("float32")
 
 
 def match_colors(style, content):
