@@ -1,5 +1,7 @@
 """Decoding of picture files, in TensorFlow graphs and one by one."""
 
+import itertools
+
 import cv2
 import numpy as np
 import PIL.ExifTags
@@ -111,6 +113,15 @@ def read_files(paths, unreadable):
             unreadable.append(f"{path}: not a readable picture, left out; received: {size} bytes")
             continue
         yield path.name, np.rot90(picture, turns)
+
+
+def read_frames(video, stem):
+    """Yields (frame name, RGB picture (H, W, 3) uint8) of an open `cv2.VideoCapture`."""
+    for number in itertools.count():
+        ok, frame = video.read()
+        if not ok:
+            return
+        yield f"{stem}_{number:06d}", frame[:, :, ::-1]
 
 
 def as_input(picture, max_side, channels=3):

@@ -13,3 +13,4 @@ from kerasvision.synthesis.features import (
 from kerasvision.synthesis.fooling import CPPNEncoding, DirectEncoding, MapElites
 from kerasvision.synthesis.inversion import Inversion, reconstruction_errors
 from kerasvision.synthesis.loading import load_network
+from kerasvision.synthesis.style import StyleLoss, StyleTransfer, stylize_frames

@@ -29,6 +29,7 @@ UNPAIRED_DATASETS = (
     "in), camvid:PATH and pairs:PATH, of whose pairs every other one gives x, the rest y."
 )
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".pgm")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 # The flags defined below count as the app's own, so that its --help shows them.
 flags.disclaim_key_flags()
