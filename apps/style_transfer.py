@@ -16,7 +16,6 @@ the loss and its parts; and for all, sheet.png, pictures and styles beside what 
 metrics.json, with the losses before and after. Of a video there is NAME.mp4 instead.
 """
 
-import pathlib
 import sys
 import time
 
@@ -78,18 +77,6 @@ def read_floats(name, values, count):
     return numbers
 
 
-def read_picture(flag, path, max_side, channels):
-    """The picture (H, W, channels) float32 of a file that a flag names."""
-    from kerasvision.data import pictures
-
-    unreadable = []
-    if not pathlib.Path(path).is_file():
-        raise run_folder.RunError(f"--{flag}={path}: there is no such file")
-    for _, picture in pictures.read_files([pathlib.Path(path)], unreadable):
-        return pictures.as_input(picture, max_side, channels)
-    raise run_folder.RunError(f"--{flag}: {unreadable[0]}")
-
-
 def run(config):
     """Paints, draws and writes; `config` has the flags as attributes."""
     app.check_needed(config, ("model", "input", "styles"))
@@ -116,10 +103,10 @@ def run(config):
 
     network, _ = load_network(config.model, config.backbone_weights)
     side = config.style_side or config.max_side
-    styles = [read_picture("styles", path, side, 3) for path in config.styles]
+    styles = [app.read_picture("styles", path, side) for path in config.styles]
     masks = None
     if config.masks is not None:
-        masks = [read_picture("masks", path, 0, 1)[..., 0] / 255 for path in config.masks]
+        masks = [app.read_picture("masks", path, 0, 1)[..., 0] / 255 for path in config.masks]
     loss = StyleLoss(
         network,
         config.content_layers or CONTENT_LAYERS,

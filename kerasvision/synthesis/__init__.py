@@ -3,6 +3,7 @@
 from kerasvision.synthesis.activation_maximization import ActivationMaximization
 from kerasvision.synthesis.ageing import DeepAgeing, FaceSpace
 from kerasvision.synthesis.deepdream import DeepDream, stages
+from kerasvision.synthesis.fast_style import FastStyle, transformer
 from kerasvision.synthesis.features import (
     check_image_size,
     features,

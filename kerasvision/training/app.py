@@ -334,6 +334,27 @@ def find_pictures(path):
     return [path]
 
 
+def read_picture(flag, path, max_side, channels=3):
+    """The picture (H, W, channels) float32, 0 to 255, of the file that a flag names.
+
+    Args:
+        flag: its name, for the message.
+        path: of the file.
+        max_side, channels: as of `kerasvision.data.pictures.as_input`.
+
+    Raises:
+        RunError: there is none, or it can't be read.
+    """
+    from kerasvision.data import pictures
+
+    path, unreadable = pathlib.Path(path), []
+    if not path.is_file():
+        raise RunError(f"--{flag}={path}: there is no such file")
+    for _, picture in pictures.read_files([path], unreadable):
+        return pictures.as_input(picture, max_side, channels)
+    raise RunError(f"--{flag}: {unreadable[0]}")
+
+
 def run_main(main, description):
     """`app.run`, with help that starts with `description` and mistakes told in one line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
