@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kerasvision.backbones.inputs import minus_one_to_one
-from kerasvision.generative.dcgan import zero_to_255
+from kerasvision.generative.dcgan import normal, zero_to_255
 from kerasvision.generative.pix2pix import instance_norm
 from kerasvision.layers import ReflectionPadding2D
 
@@ -162,5 +162,6 @@ def transformer(image_shape=(None, None, 3), filters=32, blocks=5, name="transfo
         x = relu(x, name_)
     # Zeros beyond the border would darken it.
     x = ReflectionPadding2D(4, name="pixels_pad")(x)
-    x = layers.Conv2D(image_shape[-1], 9, name="pixels")(x)
+    # Small at first: where tanh is at its ends there is no slope.
+    x = layers.Conv2D(image_shape[-1], 9, kernel_initializer=normal(), name="pixels")(x)
     return keras.Model(images, zero_to_255(x), name=name)
