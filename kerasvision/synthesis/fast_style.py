@@ -115,6 +115,9 @@ def transformer(image_shape=(None, None, 3), filters=32, blocks=5, name="transfo
     twice, goes through residual blocks of unpadded convolutions, which use that border up, and is
     doubled twice. Each convolution but the last is followed by a normalisation and a ReLU; here of
     single pictures (Ulyanov et al. 2016, "Instance Normalization"), as its authors came to prefer.
+    Where the paper doubles by transposed convolutions, cells are copied and then convolved, by as
+    many weights: transposed ones draw checkerboards (Odena et al. 2016, "Deconvolution and
+    Checkerboard Artifacts"), and take long to unlearn them.
 
     Args:
         image_shape: (height, width, 3), of which 4 is a divisor; from 41 pixels.
@@ -135,8 +138,8 @@ def transformer(image_shape=(None, None, 3), filters=32, blocks=5, name="transfo
         )
     margin = 8 * blocks
 
-    def normalized(x, layer, filters, size, name, **settings):
-        x = layer(filters, size, name=name, **settings)(x)
+    def normalized(x, filters, size, name, **settings):
+        x = layers.Conv2D(filters, size, name=name, **settings)(x)
         return instance_norm(x, f"{name}_norm")
 
     def relu(x, name):
@@ -145,21 +148,21 @@ def transformer(image_shape=(None, None, 3), filters=32, blocks=5, name="transfo
     same = {"padding": "same"}
     images = keras.Input(image_shape, name="images")
     x = ReflectionPadding2D(margin, name="mirror")(minus_one_to_one(images))
-    x = relu(normalized(x, layers.Conv2D, filters, 9, "conv1", **same), "conv1")
+    x = relu(normalized(x, filters, 9, "conv1", **same), "conv1")
     for step in (1, 2):
         name_ = f"conv{step + 1}"
-        x = normalized(x, layers.Conv2D, filters << step, 3, name_, strides=2, **same)
+        x = normalized(x, filters << step, 3, name_, strides=2, **same)
         x = relu(x, name_)
     for block in range(blocks):
         name_ = f"block{block + 1}"
         shortcut = layers.Cropping2D(2, name=f"{name_}_crop")(x)
-        x = relu(normalized(x, layers.Conv2D, filters << 2, 3, f"{name_}_conv1"), f"{name_}_conv1")
-        x = normalized(x, layers.Conv2D, filters << 2, 3, f"{name_}_conv2")
+        x = relu(normalized(x, filters << 2, 3, f"{name_}_conv1"), f"{name_}_conv1")
+        x = normalized(x, filters << 2, 3, f"{name_}_conv2")
         x = layers.Add(name=f"{name_}_add")([shortcut, x])
     for step in (1, 0):
         name_ = f"up{2 - step}"
-        x = normalized(x, layers.Conv2DTranspose, filters << step, 3, name_, strides=2, **same)
-        x = relu(x, name_)
+        x = layers.UpSampling2D(2, name=f"{name_}_double")(x)
+        x = relu(normalized(x, filters << step, 3, name_, **same), name_)
     # Zeros beyond the border would darken it.
     x = ReflectionPadding2D(4, name="pixels_pad")(x)
     # Small at first: where tanh is at its ends there is no slope.
