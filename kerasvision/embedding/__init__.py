@@ -1,0 +1,1 @@
+"""Embeddings: pictures as points, whose distances tell what belongs together."""

@@ -1,0 +1,103 @@
+"""What is minimised when pictures become points: near where they belong together, else far.
+
+Embeddings are float tensors (B, D), a row a picture; all losses are float32. Distances are
+Euclidean. The gradient of a distance is 0 where two points coincide, instead of not a number.
+"""
+
+from keras import ops
+
+
+def squared_distance(a, b):
+    """||a - b||^2 (B,) float32 of the rows of (B, D) and (B, D)."""
+    return ops.sum(ops.square(ops.cast(a, "float32") - ops.cast(b, "float32")), axis=-1)
+
+
+def distance(a, b):
+    """||a - b|| (B,) float32 of the rows of (B, D) and (B, D)."""
+    return safe_sqrt(squared_distance(a, b))
+
+
+def pairwise_squared_distances(embeddings):
+    """||f_i - f_j||^2 (N, N) float32 of all pairs of the rows of (N, D); 0 on the diagonal.
+
+    By |f_i|^2 + |f_j|^2 - 2 f_i f_j, in memory of N^2: at unit length the rounding is about 1e-6.
+    """
+    f = ops.cast(embeddings, "float32")
+    squares = ops.sum(ops.square(f), axis=-1)
+    distances = squares[:, None] + squares[None, :] - 2.0 * ops.matmul(f, ops.transpose(f))
+    return ops.maximum(distances, 0.0) * (1.0 - ops.eye(ops.shape(f)[0], dtype="float32"))
+
+
+def safe_sqrt(x):
+    """The square root; its gradient is 0 at 0."""
+    positive = x > 0.0
+    return ops.where(positive, ops.sqrt(ops.where(positive, x, 1.0)), 0.0)
+
+
+def contrastive_loss(distances, same, margin=1.0):
+    """d of pairs that match, max(0, C - d) of those that don't; the mean over the pairs.
+
+    Simo-Serra et al. 2015 ("Discriminative Learning of Deep Convolutional Feature Point
+    Descriptors"), equation 1: its pull does not fade as two points come near each other.
+
+    Args:
+        distances: d (B,).
+        same: (B,) bool or 0 and 1, whether the two match.
+        margin: C, the distance from which on two that don't match are left alone.
+    """
+    d, same = ops.cast(distances, "float32"), ops.cast(same, "float32")
+    return ops.mean(same * d + (1.0 - same) * ops.maximum(0.0, margin - d))
+
+
+def squared_contrastive_loss(distances, same, margin=1.0):
+    """d^2 / 2 of pairs that match, max(0, m - d)^2 / 2 of the others; the mean over the pairs.
+
+    Hadsell, Chopra and LeCun 2006 ("Dimensionality Reduction by Learning an Invariant Mapping"),
+    equation 4.
+
+    Args:
+        distances, same: as of `contrastive_loss`.
+        margin: m.
+    """
+    d, same = ops.cast(distances, "float32"), ops.cast(same, "float32")
+    apart = ops.square(ops.maximum(0.0, margin - d))
+    return 0.5 * ops.mean(same * ops.square(d) + (1.0 - same) * apart)
+
+
+def triplet_loss(anchors, positives, negatives, alpha=0.2):
+    """max(0, ||f_a - f_p||^2 - ||f_a - f_n||^2 + alpha), the mean over the triplets.
+
+    FaceNet (Schroff, Kalenichenko and Philbin 2015), equation 3, where the sum is meant to stop
+    at 0. Which triplets there are to learn from, `kerasvision.embedding.mining` tells.
+
+    Args:
+        anchors, positives, negatives: (B, D); those of a row are of one person, the same one and
+            another one.
+        alpha: the margin.
+    """
+    near, far = squared_distance(anchors, positives), squared_distance(anchors, negatives)
+    return ops.mean(ops.maximum(0.0, near - far + alpha))
+
+
+def ratio_triplet_loss(anchors, nearer, farther, margin=0.01):
+    """max(0, 1 - ||f_i - f_k|| / (||f_i - f_j|| + m)), the mean over the triplets.
+
+    Wohlhart and Lepetit 2015 ("Learning Descriptors for Object Recognition and 3D Pose
+    Estimation"), equation 3: a ratio, so that descriptors don't shrink, nor grow, to fulfil it.
+
+    Args:
+        anchors, nearer, farther: f_i, f_j and f_k (B, D): f_j is of the same object in a pose
+            like that of f_i; f_k of another object, or of the same in a pose less like it.
+        margin: m; it keeps the quotient finite.
+    """
+    ratio = distance(anchors, farther) / (distance(anchors, nearer) + margin)
+    return ops.mean(ops.maximum(0.0, 1.0 - ratio))
+
+
+def pair_loss(a, b):
+    """||f_i - f_j||^2, the mean over the pairs.
+
+    Wohlhart and Lepetit 2015, equation 4: the two show one object in one pose, under another
+    light and on another ground.
+    """
+    return ops.mean(squared_distance(a, b))
