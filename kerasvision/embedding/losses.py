@@ -34,34 +34,37 @@ def safe_sqrt(x):
     return ops.where(positive, ops.sqrt(ops.where(positive, x, 1.0)), 0.0)
 
 
-def contrastive_loss(distances, same, margin=1.0):
+def contrastive_loss(distances, same, margin=1.0, weights=None):
     """d of pairs that match, max(0, C - d) of those that don't; the mean over the pairs.
 
     Simo-Serra et al. 2015 ("Discriminative Learning of Deep Convolutional Feature Point
     Descriptors"), equation 1: its pull does not fade as two points come near each other.
 
     Args:
-        distances: d (B,).
-        same: (B,) bool or 0 and 1, whether the two match.
+        distances: d, of any shape.
+        same: bool or 0 and 1 of this shape, whether the two match.
         margin: C, the distance from which on two that don't match are left alone.
+        weights: of the pairs, float32 of sum 1 and of this shape; None: equal ones.
     """
     d, same = ops.cast(distances, "float32"), ops.cast(same, "float32")
-    return ops.mean(same * d + (1.0 - same) * ops.maximum(0.0, margin - d))
+    losses = same * d + (1.0 - same) * ops.maximum(0.0, margin - d)
+    return ops.mean(losses) if weights is None else ops.sum(weights * losses)
 
 
-def squared_contrastive_loss(distances, same, margin=1.0):
+def squared_contrastive_loss(distances, same, margin=1.0, weights=None):
     """d^2 / 2 of pairs that match, max(0, m - d)^2 / 2 of the others; the mean over the pairs.
 
     Hadsell, Chopra and LeCun 2006 ("Dimensionality Reduction by Learning an Invariant Mapping"),
     equation 4.
 
     Args:
-        distances, same: as of `contrastive_loss`.
+        distances, same, weights: as of `contrastive_loss`.
         margin: m.
     """
     d, same = ops.cast(distances, "float32"), ops.cast(same, "float32")
     apart = ops.square(ops.maximum(0.0, margin - d))
-    return 0.5 * ops.mean(same * ops.square(d) + (1.0 - same) * apart)
+    losses = 0.5 * (same * ops.square(d) + (1.0 - same) * apart)
+    return ops.mean(losses) if weights is None else ops.sum(weights * losses)
 
 
 def triplet_loss(anchors, positives, negatives, alpha=0.2):

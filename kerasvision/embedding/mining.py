@@ -96,7 +96,7 @@ def random(embeddings, labels, alpha=0.2, seed=None):
 
     Args:
         embeddings, labels, alpha: as of `batch_all`.
-        seed: integer, or what `keras.random` takes.
+        seed: integer or `keras.random.SeedGenerator`.
 
     Returns:
         (loss, active), see above.
