@@ -445,12 +445,12 @@ def plot_history(history, path):
 
     Args:
         history: dict of name to one value an epoch, None where an epoch has none. Names that end
-            in "loss" go to the left, those with "AP", "iou", "accuracy" or "top" to the right,
-            others nowhere. A name with "val_" is drawn dashed in the colour of its counterpart
-            without, if there is one.
+            in "loss" go to the left, those with "AP", "iou", "accuracy", "top", "eer", "rank" or
+            "one_shot" to the right, others nowhere. A name with "val_" is drawn dashed in the
+            colour of its counterpart without, if there is one.
         path: of the PNG.
     """
-    parts = ("AP", "iou", "accuracy", "top")
+    parts = ("AP", "iou", "accuracy", "top", "eer", "rank", "one_shot")
     scores = [name for name in history if any(part in name for part in parts)]
     kinds = [
         words
@@ -458,6 +458,9 @@ def plot_history(history, path):
             ("accuracy", "accuracy"),
             ("iou", "mean IoU"),
             ("AP", "average precision"),
+            ("eer", "equal error rate"),
+            ("rank", "rank-1"),
+            ("one_shot", "one-shot accuracy"),
         )
         if any(part in name for name in scores)
     ]
@@ -481,7 +484,8 @@ def plot_history(history, path):
             is_dashed = base != name and base in history
             label = name.replace("_", " ")
             if title != "loss":
-                epoch, best = max(points, key=lambda point: point[1])
+                better = min if "eer" in name else max
+                epoch, best = better(points, key=lambda point: point[1])
                 label = f"{label}: best {best:.3f} in epoch {epoch}"
             axes.plot(
                 *zip(*points),
@@ -503,6 +507,32 @@ def plot_history(history, path):
             if axes.dataLim.y0 >= 0:
                 axes.set_ylim(bottom=0)
     axes.set_ylim(0, 1)
+    figure.savefig(path, dpi=110)
+
+
+def plot_histograms(values, path, label, line=None, bins=60):
+    """Saves how often values lie where, a curve a kind, each of area 1.
+
+    Args:
+        values: dict of a kind's name to its values (N,), N from 1.
+        path: of the PNG.
+        label: of the values' axis.
+        line: value at which a line is drawn, or None.
+        bins: number of intervals, the same for all kinds.
+    """
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, own) in enumerate(values.items()):
+        color = np.array(PALETTE[number % len(PALETTE)]) / 255
+        heights, _ = np.histogram(own, edges, density=True)
+        axes.stairs(heights, edges, fill=True, color=color, alpha=0.5, label=f"{name}: {len(own)}")
+    if line is not None:
+        axes.axvline(line, color="black", linestyle="--", label=f"{line:.3f}")
+    axes.set_xlabel(label)
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
 
 

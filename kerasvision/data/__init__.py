@@ -15,6 +15,7 @@ from kerasvision.data.identities import (
     identity_steps,
     load_identity_folder,
     only_classes,
+    picture_reader,
 )
 from kerasvision.data.multi_scale import multi_scale
 from kerasvision.data.packaged import crop_objects, load_digits, load_fashion_mnist

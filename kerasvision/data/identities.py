@@ -217,17 +217,11 @@ def identity_batches(
         drawn = tf.gather(order, tf.range(pictures_each) % count, batch_dims=1)
         return tf.reshape(tf.gather(tf.gather(table, people), drawn, batch_dims=1), [-1])
 
-    labels, turns = tf.constant(dataset.labels), tf.constant(dataset.quarter_turns)
-    image_ids = tf.constant(dataset.image_ids, tf.int64)
-    paths, stream = tf.constant(dataset.file_names), dataset._stream
-    if isinstance(stream, tf.data.Dataset):
-        stream = stream.batch(dataset.num_examples).get_single_element()
+    picture_at = picture_reader(dataset, at_least=(side, side))
+    labels, image_ids = tf.constant(dataset.labels), tf.constant(dataset.image_ids, tf.int64)
 
     def prepare(running_index, place):
-        encoded = tf.io.read_file(paths[place]) if stream is None else tf.gather(stream, place)
-        image = pictures.decode(encoded, at_least=(side, side))
-        if np.any(dataset.quarter_turns):
-            image = tf.image.rot90(image, turns[place])
+        image = picture_at(place)
         if augmentation is None:
             image = centre_crop(image, (height, width), crop_fraction)
         else:
@@ -256,6 +250,29 @@ def identity_steps(dataset, identities, pictures_each):
     """Number of batches that together have about as many pictures as the data set."""
     usable = sum(map(len, _places(dataset)))
     return max(1, round(usable / (identities * pictures_each)))
+
+
+def picture_reader(dataset, at_least=None):
+    """A function from a place in a `ClassificationDataset` to the picture there, upright.
+
+    Args:
+        dataset: `ClassificationDataset`.
+        at_least: as of `kerasvision.data.pictures.decode`.
+
+    Returns:
+        Callable of an integer, or a tensor () of one; gives (h, w, 3) uint8.
+    """
+    turns = tf.constant(dataset.quarter_turns)
+    paths, stream = tf.constant(dataset.file_names), dataset._stream
+    if isinstance(stream, tf.data.Dataset):
+        stream = stream.batch(dataset.num_examples).get_single_element()
+
+    def picture_at(place):
+        encoded = tf.io.read_file(paths[place]) if stream is None else tf.gather(stream, place)
+        image = pictures.decode(encoded, at_least)
+        return tf.image.rot90(image, turns[place]) if np.any(dataset.quarter_turns) else image
+
+    return picture_at
 
 
 def natural_order(path):
