@@ -24,8 +24,8 @@ class WeightedL1(layers.Layer):
 
     DeepFace, section 4.2, where it stands on top of the siamese network.
 
-    Input: two tensors (..., D). Output: (...), float32. The weights start at -1 / D, for what
-    differs does not match, and the bias at 0.
+    Input: two tensors (..., D). Output: (...), float32. It starts undecided where features differ
+    by a tenth: the weights at -10 / D, the bias at 1.
     """
 
     def build(self, first_shape, second_shape=None):
@@ -50,8 +50,8 @@ class ChiSquared(layers.Layer):
     D + 1 parameters. Features must not be negative; DeepFace's are from 0 to 1. Where both are 0
     they do not differ.
 
-    Input: two tensors (..., D). Output: (...), float32. The weights start at -1 / D, the bias
-    at 0.
+    Input: two tensors (..., D). Output: (...), float32. The weights start at -10 / D, the bias
+    at 1.
     """
 
     def build(self, first_shape, second_shape=None):
@@ -73,9 +73,9 @@ class ChiSquared(layers.Layer):
 
 
 def _weights(head, size):
-    start = keras.initializers.Constant(-1.0 / size)
+    start = keras.initializers.Constant(-10.0 / size)
     w = head.add_weight(name="w", shape=(size,), initializer=start)
-    return w, head.add_weight(name="b", shape=(), initializer="zeros")
+    return w, head.add_weight(name="b", shape=(), initializer="ones")
 
 
 def _weighted_sum(difference, w, b):

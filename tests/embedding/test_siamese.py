@@ -18,7 +18,8 @@ def head_with_weights(head):
     layer = head()
     layer.build((None, 5), (None, 5))
     assert layer.count_params() == 6
-    np.testing.assert_allclose(layer.get_weights()[0], -0.2)
+    np.testing.assert_allclose(layer.get_weights()[0], -2.0)
+    assert layer.get_weights()[1] == 1.0
     layer.set_weights([W, B])
     return layer
 
