@@ -27,6 +27,13 @@ from kerasvision.data.pipeline import (
     steps_per_epoch,
     translation_batches,
 )
+from kerasvision.data.posed_objects import (
+    POSED_CLASSES,
+    PosedObjects,
+    angles_between,
+    load_posed_objects,
+    pose_batches,
+)
 from kerasvision.data.scenes import Scenes
 from kerasvision.data.segmentation import (
     SegmentationDataset,

@@ -2,4 +2,5 @@
 
 from kerasvision.embedding.facenet import FaceNet, embedding_network, facenet_nn2
 from kerasvision.embedding.loading import load_embedding
+from kerasvision.embedding.posed import PoseDescriptor, descriptor_network
 from kerasvision.embedding.siamese import ChiSquared, Siamese, WeightedL1

@@ -82,25 +82,33 @@ def triplet_loss(anchors, positives, negatives, alpha=0.2):
     return ops.mean(ops.maximum(0.0, near - far + alpha))
 
 
-def ratio_triplet_loss(anchors, nearer, farther, margin=0.01):
+def ratio_triplet_loss(nearer, farther, margin=0.01, weights=None):
     """max(0, 1 - ||f_i - f_k|| / (||f_i - f_j|| + m)), the mean over the triplets.
 
     Wohlhart and Lepetit 2015 ("Learning Descriptors for Object Recognition and 3D Pose
     Estimation"), equation 3: a ratio, so that descriptors don't shrink, nor grow, to fulfil it.
 
     Args:
-        anchors, nearer, farther: f_i, f_j and f_k (B, D): f_j is of the same object in a pose
-            like that of f_i; f_k of another object, or of the same in a pose less like it.
+        nearer: ||f_i - f_j||, of any shape: f_j is of the same object as f_i in a pose like its.
+        farther: ||f_i - f_k|| of this shape: f_k is of another object, or of the same in a pose
+            less like that of f_i.
         margin: m; it keeps the quotient finite.
+        weights: as of `contrastive_loss`.
     """
-    ratio = distance(anchors, farther) / (distance(anchors, nearer) + margin)
-    return ops.mean(ops.maximum(0.0, 1.0 - ratio))
+    nearer, farther = ops.cast(nearer, "float32"), ops.cast(farther, "float32")
+    losses = ops.maximum(0.0, 1.0 - farther / (nearer + margin))
+    return ops.mean(losses) if weights is None else ops.sum(weights * losses)
 
 
-def pair_loss(a, b):
+def pair_loss(squared_distances, weights=None):
     """||f_i - f_j||^2, the mean over the pairs.
 
     Wohlhart and Lepetit 2015, equation 4: the two show one object in one pose, under another
     light and on another ground.
+
+    Args:
+        squared_distances: of any shape.
+        weights: as of `contrastive_loss`.
     """
-    return ops.mean(squared_distance(a, b))
+    d = ops.cast(squared_distances, "float32")
+    return ops.mean(d) if weights is None else ops.sum(weights * d)

@@ -70,17 +70,39 @@ def test_triplet_loss_is_that_of_a_loop():
     assert_gradients(lambda *f: losses.triplet_loss(*f, alpha=0.7), *F)
 
 
+def ratio_loss(i, j, k):
+    return losses.ratio_triplet_loss(losses.distance(i, j), losses.distance(i, k))
+
+
+def pair_loss(a, b):
+    return losses.pair_loss(losses.squared_distance(a, b))
+
+
 def test_ratio_triplet_loss_is_that_of_a_loop():
     expected = [max(0.0, 1 - length(a - k) / (length(a - j) + 0.01)) for a, j, k in zip(*F)]
     assert 0.0 in expected and max(expected) > 0.0
-    assert float(losses.ratio_triplet_loss(*F)) == pytest.approx(np.mean(expected), rel=1e-5)
-    assert_gradients(losses.ratio_triplet_loss, *F)
+    assert float(ratio_loss(*F)) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert_gradients(ratio_loss, *F)
 
 
 def test_pair_loss_is_that_of_a_loop():
     expected = np.mean([length(a - b) ** 2 for a, b in zip(F[0], F[1])])
-    assert float(losses.pair_loss(F[0], F[1])) == pytest.approx(expected, rel=1e-5)
-    assert_gradients(losses.pair_loss, F[0], F[1])
+    assert float(pair_loss(F[0], F[1])) == pytest.approx(expected, rel=1e-5)
+    assert_gradients(pair_loss, F[0], F[1])
+
+
+def test_weighted_means():
+    w = np.float32([0.5, 0, 0, 0.2, 0.3, 0])
+    near, far = (value(losses.distance(F[0], x)) for x in F[1:])
+    for function, arrays in [
+        (losses.contrastive_loss, (near, SAME)),
+        (losses.squared_contrastive_loss, (near, SAME)),
+        (losses.ratio_triplet_loss, (near, far)),
+        (losses.pair_loss, (near,)),
+    ]:
+        one_by_one = [float(function(*(x[i : i + 1] for x in arrays))) for i in range(6)]
+        found = float(function(*arrays, weights=w))
+        assert found == pytest.approx(np.dot(w, one_by_one), rel=1e-5)
 
 
 def test_golden_triplets():
@@ -88,8 +110,8 @@ def test_golden_triplets():
     # 0.36 - 0.64 + 0.5; 1 - 0.8 / 0.61 is below 0, the other way round 1 - 0.6 / 0.81.
     assert float(losses.triplet_loss(a, p, n, 0.5)) == pytest.approx(0.22)
     assert float(losses.triplet_loss(a, p, n, 0.2)) == 0.0
-    assert float(losses.ratio_triplet_loss(a, p, n)) == 0.0
-    assert float(losses.ratio_triplet_loss(a, n, p)) == pytest.approx(1 - 0.6 / 0.81)
+    assert float(ratio_loss(a, p, n)) == 0.0
+    assert float(ratio_loss(a, n, p)) == pytest.approx(1 - 0.6 / 0.81)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +120,8 @@ def test_golden_triplets():
         lambda *f: losses.contrastive_loss(losses.distance(f[0], f[1]), SAME),
         lambda *f: losses.squared_contrastive_loss(losses.distance(f[0], f[1]), SAME),
         losses.triplet_loss,
-        losses.ratio_triplet_loss,
-        lambda *f: losses.pair_loss(f[0], f[1]),
+        ratio_loss,
+        lambda *f: pair_loss(f[0], f[1]),
         lambda *f: (
             ops.sum(losses.safe_sqrt(losses.pairwise_squared_distances(f[0])))
             + 0.0 * ops.sum(f[1] + f[2])
