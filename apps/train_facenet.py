@@ -9,7 +9,9 @@ The run folder (--workdir) holds, in the end:
   history.csv     the loss, the share of active triplets, and the error rates while it learnt;
                   curves.png draws them; tensorboard/ has them too
   samples/        after each evaluation: pictures, and the nearest ones to each
-  samples.png     the same in the end; distances.png: of pairs of one person, and of two
+  samples.png     the same in the end; hardest_pairs.png: whom it is most mistaken about
+  distances.png   of pairs of one person, and of two; roc.png, open_set.png: error rates by
+                  threshold; map.png: all pictures in a plane
   last.keras      the model after the last epoch
   saved_model/, model_float32.tflite, model_float16.tflite   the embedding's exports
 
@@ -177,6 +179,10 @@ def run(config):
     evaluation.nearest_sheet(
         picture_at, embeddings, labels, test.class_names, workdir / "samples.png"
     )
+    evaluation.hardest_pairs_sheet(
+        picture_at, embeddings, labels, test.class_names, workdir / "hardest_pairs.png"
+    )
+    evaluation.draw_verification(embeddings, labels, test.class_names, workdir)
     seconds["evaluation"] = time.perf_counter() - before
     metrics.update(
         dataset=config.dataset,

@@ -536,6 +536,60 @@ def plot_histograms(values, path, label, line=None, bins=60):
     figure.savefig(path, dpi=110)
 
 
+def plot_curves(curves, path, labels, points=None, log_x=False):
+    """Saves curves in one panel, and points that are marked on it.
+
+    Args:
+        curves: dict of name to (x (N,), y (N,)).
+        path: of the PNG.
+        labels: of the two axes.
+        points: optional dict of name to (x, y).
+        log_x: whether x is drawn by its logarithm; x of 0 is then left out.
+    """
+    figure = Figure(figsize=(6.5, 5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, (x, y)) in enumerate(curves.items()):
+        x, y = np.asarray(x), np.asarray(y)
+        shown = x > 0 if log_x else np.ones(len(x), bool)
+        color = np.array(PALETTE[number % len(PALETTE)]) / 255
+        axes.plot(x[shown], y[shown], label=name, color=color, linewidth=2)
+    for name, (x, y) in (points or {}).items():
+        axes.plot([x], [y], "o", label=f"{name}: {x:.3g}, {y:.3f}", markersize=6)
+    if log_x:
+        axes.set_xscale("log")
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def plot_map(points, labels, class_names, path, title=""):
+    """Saves points in a plane, in a colour for each class, whose name stands at its middle.
+
+    Args:
+        points: (N, 2).
+        labels: (N,) indices into `class_names`.
+        class_names: list of str.
+        path: of the PNG.
+        title: above it.
+    """
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    axes = figure.subplots()
+    points, labels = np.asarray(points), np.asarray(labels)
+    for number, label in enumerate(np.unique(labels)):
+        own = points[labels == label]
+        color = np.array(PALETTE[number % len(PALETTE)]) / 255
+        axes.scatter(*own.T, s=16, color=color, alpha=0.7)
+        axes.annotate(class_names[label], own.mean(axis=0), ha="center", fontweight="bold")
+    axes.set_title(title)
+    axes.set_aspect("equal", "datalim")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    figure.savefig(path, dpi=110)
+
+
 def overlay_heat_map(image, heat_map, opacity=0.5):
     """Lays a heat map over a picture, from blue, its lowest value, to red, its highest.
 

@@ -153,6 +153,100 @@ def nearest_sheet(picture_at, embeddings, labels, class_names, path=None, rows=6
     return drawing.captioned_sheet(pictures, captions, path, title, columns, cell=120)
 
 
+def plane(embeddings):
+    """The two principal components of embeddings (N, D): (N, 2), and their share of the variance.
+
+    Each component's largest part is positive, so that the same map is drawn again.
+    """
+    centred = np.asarray(embeddings, "float64") - np.mean(embeddings, axis=0)
+    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2] * np.sign(axes[[0, 1], np.abs(axes[:2]).argmax(axis=1)])[:, None]
+    share = np.sum(sizes[:2] ** 2) / max(np.sum(sizes**2), 1e-12)
+    return centred @ axes.T, float(share)
+
+
+def hardest_pairs(embeddings, labels, count=6):
+    """The pairs that an embedding is most mistaken about, at most one of a picture on each side.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,).
+        count: of each kind, at most.
+
+    Returns:
+        genuine (G, 2), places of pictures of one person, from the most distant pair on; and
+        impostor (I, 2), of two persons, from the nearest pair on.
+    """
+    distances = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=-1)
+    rows, columns = np.triu_indices(len(labels), 1)
+    same, d = labels[rows] == labels[columns], distances[rows, columns]
+    kinds = []
+    for kind, order in (
+        (same, np.argsort(-d, kind="stable")),
+        (~same, np.argsort(d, kind="stable")),
+    ):
+        chosen, used = [], set()
+        for pair in order[kind[order]]:
+            places = (int(rows[pair]), int(columns[pair]))
+            if len(chosen) < count and not used & set(places):
+                chosen.append(places)
+                used |= set(places)
+        kinds.append(np.array(chosen, int).reshape(-1, 2))
+    return tuple(kinds)
+
+
+def hardest_pairs_sheet(picture_at, embeddings, labels, class_names, path=None, count=6):
+    """A sheet of `hardest_pairs`, first those of one person; arguments as of `nearest_sheet`."""
+    pictures, captions = [], []
+    for kind, color in zip(
+        hardest_pairs(embeddings, labels, count), (drawing.RIGHT, drawing.WRONG)
+    ):
+        for pair in kind:
+            distance = np.linalg.norm(embeddings[pair[0]] - embeddings[pair[1]])
+            for place in pair:
+                pictures.append(np.asarray(picture_at(place)))
+                captions.append([(f"{class_names[labels[place]]}: {distance:.2f}", color)])
+    title = "One person far apart (green), two persons near each other (red)"
+    return drawing.captioned_sheet(pictures, captions, path, title, 6, cell=120)
+
+
+def draw_verification(embeddings, labels, class_names, workdir):
+    """Saves roc.png, open_set.png and map.png of an embedding of persons that judge it.
+
+    In the open set the first half of the persons is enrolled, with one picture each; all other
+    pictures are probes.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,), indices into `class_names`.
+        class_names: list of str.
+        workdir: `pathlib.Path` of the folder.
+    """
+    distances, same = verification.pair_distances(embeddings, labels)
+    far, tar, _ = verification.roc(distances, same)
+    eer = verification.equal_error_rate(distances, same)
+    points = {"equal error rate": (eer, 1 - eer)}
+    points |= {
+        f"TAR at FAR {target:g}": (target, verification.rate_at_far(far, tar, target))
+        for target in (1e-2, 1e-3)
+    }
+    names = ("false accept rate", "true accept rate")
+    drawing.plot_curves({"pairs": (far, tar)}, workdir / "roc.png", names, points, log_x=True)
+
+    persons, firsts = np.unique(labels, return_index=True)
+    enrolled = firsts[: max(1, len(persons) // 2)]
+    probes = np.setdiff1d(np.arange(len(labels)), enrolled)
+    apart = np.linalg.norm(embeddings[probes][:, None] - embeddings[enrolled][None], axis=-1)
+    if np.isin(labels[probes], labels[enrolled]).any():
+        far, found, _ = verification.open_set_curve(apart, labels[probes], labels[enrolled])
+        curves = {f"{len(enrolled)} of {len(persons)} persons enrolled": (far, found)}
+        names = ("false accept rate of unknown persons", "known persons found")
+        drawing.plot_curves(curves, workdir / "open_set.png", names)
+    points, share = plane(embeddings)
+    title = f"principal components, {100 * share:.0f} % of the variance"
+    drawing.plot_map(points, labels, class_names, workdir / "map.png", title)
+
+
 def one_shot_sheet(picture_at, trials, right, path=None, rows=6):
     """A sheet of trials: the query, the picture of its class, and the others.
 
