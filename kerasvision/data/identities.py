@@ -4,6 +4,8 @@ What an embedding has learnt is told by persons that it has never seen. So the c
 divided, not the pictures; and a batch for triplets has several pictures each of several persons.
 """
 
+import collections
+import hashlib
 import pathlib
 import re
 
@@ -66,6 +68,7 @@ def load_identity_folder(name, path, split=None, classes=None):
     if empty:
         rule = "a person should have a readable picture, left out"
         problems.add(root, rule, f"none of {listed(empty)}", len(empty))
+    people = _without_copies(people, problems)
     people = [(person, files) for person, files in people if files]
     if not people:
         raise ValueError(
@@ -87,6 +90,26 @@ def load_identity_folder(name, path, split=None, classes=None):
         quarter_turns=[pictures.quarter_turns(file) for file in files],
     )
     return _tell_singles(dataset)
+
+
+def _without_copies(people, problems):
+    """People, (name, files) each, without files that have the bytes of an earlier one.
+
+    A copy under the same person is a pair that teaches nothing, under another one a lie.
+    """
+    sizes = collections.Counter(file.stat().st_size for _, files in people for file in files)
+    firsts, kept = {}, []
+    for person, files in people:
+        own = []
+        for file in files:
+            if sizes[file.stat().st_size] > 1:
+                first = firsts.setdefault(hashlib.sha256(file.read_bytes()).digest(), file)
+                if first != file:
+                    problems.add(file, "should be there once, left out", f"a copy of {first}")
+                    continue
+            own.append(file)
+        kept.append((person, own))
+    return kept
 
 
 def only_classes(dataset, classes):
