@@ -23,17 +23,6 @@ flags.DEFINE_string("workdir", "runs/detect", "Folder for the results.")
 flags.DEFINE_float("min_score", 0.4, "Leave out what scores lower.", 0.0, 1.0)
 flags.DEFINE_integer("batch_size", 8, "Pictures in a step.", lower_bound=1)
 
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-
-
-def read_frames(video, stem):
-    """Yields (frame name, RGB picture) of an open video."""
-    for number in itertools.count():
-        ok, frame = video.read()
-        if not ok:
-            return
-        yield f"{stem}_{number:06d}", frame[:, :, ::-1]
-
 
 def run(config):
     """Detects, draws and writes; `config` has the flags as attributes."""
@@ -64,7 +53,7 @@ def run(config):
 
     unreadable = []
     bar_mode = int(sys.stdout.isatty())
-    if files[0].suffix.lower() in VIDEOS:
+    if files[0].suffix.lower() in app.VIDEOS:
         video = cv2.VideoCapture(str(source))
         size = [int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
         drawn_video = cv2.VideoWriter(
@@ -73,7 +62,7 @@ def run(config):
             video.get(cv2.CAP_PROP_FPS) or 25.0,
             size,
         )
-        frames = read_frames(video, source.stem)
+        frames = pictures.read_frames(video, source.stem)
         count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         bar = keras.utils.Progbar(count or None, verbose=bar_mode)
     else:

@@ -5,7 +5,8 @@
   python apps/evaluate_classifier.py --model=runs/my_vgg --dataset=folder:MY_PICTURES --crops=dense
 
 --model is a run folder, a .keras file, a SavedModel folder or a .tflite file. The folder
---workdir gets metrics.json, with top-1, top-5, every class's accuracy and the seconds spent;
+--workdir gets metrics.json, with top-1, top-5, every class's accuracy, what of the accuracy is left
+under attack with --adversarial_epsilon, and the seconds spent;
 confusion.png and confusion.csv, how often each class was taken for each; most_confused.png, the
 mistakes with the highest scores; and samples.png, pictures with the best predictions.
 """
@@ -41,6 +42,12 @@ flags.DEFINE_list(
     "Shorter sides in pixels that pictures are resized to for ten_crop and dense; scores are "
     "averaged. Default: 256/224 of the input.",
 )
+flags.DEFINE_string(
+    "adversarial_epsilon",
+    None,
+    "Measure the accuracy under attack too, by FGSM and PGD, which change no pixel by more: 8 or, "
+    "the same, 8/255.",
+)
 flags.DEFINE_string("workdir", "runs/evaluate_classifier", "Folder for the results.")
 flags.DEFINE_integer("batch_size", 64, "Pictures in a step.", lower_bound=1)
 
@@ -50,12 +57,29 @@ def run(config):
     started = time.perf_counter()
     if config.model is None:
         raise run_folder.RunError("--model: name a run folder or a model file; received: nothing")
+    epsilon = None
+    if config.adversarial_epsilon is not None:
+        epsilon = app.read_epsilon("adversarial_epsilon", config.adversarial_epsilon)
+        if config.crops != "single":
+            raise run_folder.RunError(
+                f"--adversarial_epsilon: is for --crops=single; received: --crops={config.crops}"
+            )
     workdir = run_folder.make_folder(config.workdir, space_needed=10e6)
     app.import_tensorflow()
     from kerasvision import data
-    from kerasvision.classification import evaluation, load_classifier
+    from kerasvision.classification import (
+        Classifier,
+        evaluation,
+        load_classifier,
+        robust_accuracy,
+    )
 
     classifier = load_classifier(config.model)
+    if epsilon is not None and not isinstance(classifier, Classifier):
+        raise run_folder.RunError(
+            "--adversarial_epsilon: needs gradients, of a run folder or a .keras file; "
+            f"received: --model={config.model}"
+        )
     dataset = data.load_classification(
         config.dataset, config.split, data_dir=config.data_dir, download=config.download
     )
@@ -74,6 +98,8 @@ def run(config):
         classifier, batches = several_crops(config, classifier, dataset)
     before = time.perf_counter()
     metrics = evaluation.evaluate(classifier, batches, workdir, sys.stdout.isatty())
+    if epsilon is not None:
+        metrics["robust_accuracy"] = robust_accuracy(classifier, batches, epsilon)
     seconds = {"evaluation": time.perf_counter() - before}
     seconds["total"] = time.perf_counter() - started
     metrics.update(

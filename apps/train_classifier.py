@@ -5,7 +5,8 @@
 
 The run folder (--workdir) holds, in the end:
   flags.txt       the flags as run; --flagfile=flags.txt repeats the run
-  metrics.json    top-1, top-5 and every class's accuracy on the test split, seconds spent
+  metrics.json    top-1, top-5 and every class's accuracy on the test split, seconds spent; with
+                  --adversarial_epsilon also how much of it is left under attack
   history.csv     loss and accuracy of every epoch; curves.png draws them; tensorboard/ has them too
   confusion.png   how often each class was taken for each; confusion.csv has the numbers
   most_confused.png   the mistakes with the highest scores
@@ -100,6 +101,19 @@ flags.DEFINE_float(
 flags.DEFINE_float("randaugment", 0.0, "Strength of RandAugment, 0 (none) to 1.", 0.0, 1.0)
 flags.DEFINE_float("mixup", 0.0, "Alpha of mixup; 0: none.", lower_bound=0.0)
 flags.DEFINE_float("cutmix", 0.0, "Alpha of CutMix; 0: none.", 0.0, 1.0)
+flags.DEFINE_string(
+    "adversarial_epsilon",
+    None,
+    "Train on adversarial examples too, whose pixels change by so much at most: 8 or, the same, "
+    "8/255. Robust accuracy at this epsilon is measured in the end. Default: none of it.",
+)
+flags.DEFINE_integer(
+    "adversarial_steps",
+    None,
+    "Steps of their gradient sign; 1: FGSM, more: PGD (7).",
+    lower_bound=1,
+)
+flags.DEFINE_float("adversarial_share", None, "Their weight in the loss (0.5).", 0.0, 1.0)
 flags.DEFINE_float(
     "crop_fraction", 1.0, "Part of a held-out picture's side that the centre crop keeps.", 0.01, 1.0
 )
@@ -133,6 +147,15 @@ def check_flags(config):
         raise run_folder.RunError(
             f"--auxiliary_heads: start at random; received: --weights={config.weights}"
         )
+    for name in ("adversarial_steps", "adversarial_share"):
+        if getattr(config, name) is not None and config.adversarial_epsilon is None:
+            raise run_folder.RunError(f"--{name}: needs --adversarial_epsilon; received: none")
+    if config.adversarial_share == 0.0:
+        raise run_folder.RunError("--adversarial_share: must be above 0; received: 0.0")
+    if config.adversarial_epsilon is not None:
+        epsilon = app.read_epsilon("adversarial_epsilon", config.adversarial_epsilon)
+        if epsilon == 0:
+            raise run_folder.RunError("--adversarial_epsilon: must be above 0; received: 0")
 
 
 def build_network(config, num_classes):
@@ -176,6 +199,24 @@ def build_network(config, num_classes):
     return Model(network.input, logits, name=network.name)
 
 
+def build_classifier(config, class_names):
+    """The network with its loss, and with examples of its own to train on if the flags say so."""
+    from kerasvision.classification import AdversarialClassifier, Classifier
+
+    network = build_network(config, len(class_names))
+    if config.adversarial_epsilon is None:
+        return Classifier(network, class_names, label_smoothing=config.label_smoothing)
+    return AdversarialClassifier(
+        network,
+        class_names,
+        label_smoothing=config.label_smoothing,
+        epsilon=app.read_epsilon("adversarial_epsilon", config.adversarial_epsilon),
+        steps=config.adversarial_steps or 7,
+        share=config.adversarial_share or 0.5,
+        seed=config.seed,
+    )
+
+
 def run(config):
     """Trains, evaluates, draws and exports; `config` has the flags as attributes."""
     started = time.perf_counter()
@@ -190,7 +231,7 @@ def run(config):
     import keras
 
     from kerasvision import data, drawing, export
-    from kerasvision.classification import Classifier, evaluation
+    from kerasvision.classification import evaluation, robust_accuracy
     from kerasvision.training import callbacks, strategy
 
     app.start(config.seed, config.mixed_precision, config.deterministic)
@@ -203,11 +244,7 @@ def run(config):
 
     # Model.
     with devices.scope():
-        model = Classifier(
-            build_network(config, len(train.class_names)),
-            train.class_names,
-            label_smoothing=config.label_smoothing,
-        )
+        model = build_classifier(config, train.class_names)
         app.compile_model(model, config, steps, config.schedule)
     checkpoint = callbacks.Checkpoint(workdir, steps, monitor="val_accuracy")
     with devices.scope():
@@ -267,6 +304,10 @@ def run(config):
     model.load_weights(workdir / "best.keras")
     before = time.perf_counter()
     metrics = evaluation.evaluate(model, held_out(test), workdir)
+    if config.adversarial_epsilon is not None:
+        metrics["robust_accuracy"] = robust_accuracy(
+            model, held_out(test), model.epsilon, config.seed
+        )
     seconds["evaluation"] = time.perf_counter() - before
     metrics.update(
         dataset=config.dataset,

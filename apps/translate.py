@@ -1,11 +1,11 @@
-"""Translates a picture, or a folder of pictures, by pix2pix or a CycleGAN.
+"""Translates a picture, or a folder of pictures, by pix2pix, a CycleGAN or fast style transfer.
 
   python apps/translate.py --model=runs/night --input=holiday.jpg
   python apps/translate.py --model=runs/horses --input=ZEBRAS --back
 
---model is a run folder of train_pix2pix or train_cyclegan, or a .keras file. The folder --workdir
-gets, for each picture, NAME.png, as large as the picture; and sheet.png, with the first of them
-beside what they were made of.
+--model is a run folder of train_pix2pix, train_cyclegan or train_fast_style, or a .keras file. The
+folder --workdir gets, for each picture, NAME.png, as large as the picture; and sheet.png, with the
+first of them beside what they were made of.
 """
 
 import sys
@@ -35,29 +35,39 @@ def run(config):
 
     from kerasvision import drawing
     from kerasvision.data import pictures
-    from kerasvision.generative import CycleGAN, Pix2Pix, evaluation, load_generative
+    from kerasvision.generative import CycleGAN, Pix2Pix, evaluation
+    from kerasvision.synthesis import FastStyle
 
-    model = load_generative(config.model)
-    if not isinstance(model, (CycleGAN, Pix2Pix)):
+    model = run_folder.load_model(config.model)
+    if not isinstance(model, (CycleGAN, Pix2Pix, FastStyle)):
         raise run_folder.RunError(
-            f"--model={config.model}: must be of train_pix2pix or train_cyclegan; received: "
-            f"{type(model).__name__}"
+            f"--model={config.model}: must be of train_pix2pix, train_cyclegan or "
+            f"train_fast_style; received: {type(model).__name__}"
         )
     if config.back and not isinstance(model, CycleGAN):
         raise run_folder.RunError(
             f"--back: is for a CycleGAN; received: --model={config.model}, {type(model).__name__}"
         )
-    generator = model.F if config.back else model.G
+
+    def translate(picture):
+        if isinstance(model, FastStyle):
+            return evaluation.to_pixels(model.paint(picture)[None])[0]
+        generator = model.F if config.back else model.G
+        # As in training.
+        x = np.round(tf.image.resize(picture, generator.input_shape[1:3], antialias=True))
+        made = evaluation.to_pixels(generator.predict_on_batch(x[None]))[0]
+        made = tf.image.resize(made, picture.shape[:2], antialias=True)
+        return np.round(made).astype("uint8")
 
     rows, unreadable, count = [], [], 0
     bar_mode = int(sys.stdout.isatty())
     bar = keras.utils.Progbar(len(files), verbose=bar_mode)
     for name, picture in pictures.read_files(files, unreadable):
-        # As in training.
-        x = np.round(tf.image.resize(picture, generator.input_shape[1:3], antialias=True))
-        made = evaluation.to_pixels(generator.predict_on_batch(x[None]))[0]
-        made = tf.image.resize(made, picture.shape[:2], antialias=True)
-        made = np.round(made).astype("uint8")
+        try:
+            made = translate(picture)
+        except ValueError as error:  # too small
+            unreadable.append(f"{name}: left out; {error}")
+            continue
         # Two pictures may differ in their suffix alone.
         drawing.save(made, workdir / f"{name}.png")
         if len(rows) < SHEET_ROWS:

@@ -232,6 +232,40 @@ def save(image, path):
         raise OSError(f"{path}: must be a file that can be written")
 
 
+def animate(frames, path, frames_a_second):
+    """Writes pictures one after another: an animated GIF that begins again, or an MP4.
+
+    Args:
+        frames: list of (H, W, 3) RGB uint8, of one size.
+        path: ends with .gif or .mp4. Of an MP4 odd sides lose a row or column of pixels.
+        frames_a_second: how many.
+
+    Raises:
+        OSError: the file can't be written.
+        ValueError: another suffix, or frames below 16 pixels for an MP4.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".gif":
+        first, *others = (Image.fromarray(frame) for frame in frames)
+        milliseconds = round(1000 / frames_a_second)
+        first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+        return
+    if path.suffix != ".mp4":
+        raise ValueError(f"path: must end with .gif or .mp4; received: {path}")
+    height, width = (side // 2 * 2 for side in frames[0].shape[:2])
+    if min(height, width) < 16:
+        raise ValueError(
+            f"frames: must have 16 x 16 pixels or more for an MP4; received: {frames[0].shape[:2]}"
+        )
+    codec = cv2.VideoWriter_fourcc(*"mp4v")
+    video = cv2.VideoWriter(str(path), codec, frames_a_second, (width, height))
+    if not video.isOpened():
+        raise OSError(f"{path}: must be a file that can be written")
+    for frame in frames:
+        video.write(np.ascontiguousarray(frame[:height, :width, ::-1]))
+    video.release()
+
+
 def contact_sheet(rows, path, titles, groups=2, cell=400, margin=8):
     """Lays pictures that belong together side by side, several such groups in a row.
 

@@ -2,6 +2,7 @@ import itertools
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from kerasvision import drawing
@@ -751,3 +752,25 @@ def test_scores_of_no_class(tmp_path):
     assert 0 < dash < number / 4
     with pytest.raises(ValueError, match="values: must be 2, one a name; received: 1"):
         drawing.plot_scores_per_class(["a", "b"], [0.5], tmp_path / "scores.png", "IoU")
+
+
+def test_animate(tmp_path):
+    frames = [np.full((17, 33, 3), value, "uint8") for value in (30, 120, 210)]
+    drawing.animate(frames, tmp_path / "film.gif", 10)
+    with PIL.Image.open(tmp_path / "film.gif") as picture:
+        assert (picture.n_frames, picture.size, picture.info["duration"]) == (3, (33, 17), 100)
+        picture.seek(2)
+        assert np.asarray(picture.convert("RGB")).mean() == 210
+    drawing.animate(frames, tmp_path / "film.mp4", 10)
+    film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
+    for frame in frames:
+        read, found = film.read()
+        assert read and found.shape == (16, 32, 3)
+        np.testing.assert_allclose(found, frame[:16, :32], atol=6)
+    assert not film.read()[0]
+    with pytest.raises(ValueError, match="path: must end with .gif or .mp4; received: film.avi"):
+        drawing.animate(frames, "film.avi", 10)
+    with pytest.raises(ValueError, match=r"16 x 16 pixels or more for an MP4; received: \(8, 8\)"):
+        drawing.animate([frames[0][:8, :8]], tmp_path / "small.mp4", 10)
+    with pytest.raises(OSError, match="must be a file that can be written"):
+        drawing.animate(frames, tmp_path / "nowhere" / "film.mp4", 10)

@@ -1,5 +1,9 @@
 """Image classifiers: how they are trained, measured, and asked where they look."""
 
+from kerasvision.classification.adversarial_training import (
+    AdversarialClassifier,
+    robust_accuracy,
+)
 from kerasvision.classification.box_regression import BoxRegressor, box_regressor
 from kerasvision.classification.class_activation_maps import class_activation_maps
 from kerasvision.classification.classifier import Classifier

@@ -113,6 +113,12 @@ def format_table(metrics, max_classes=30):
         f"mean class accuracy  {percent(metrics['mean_class_accuracy'])}",
         f"cross-entropy        {percent(metrics['loss'])}",
     ]
+    robust = metrics.get("robust_accuracy")
+    if robust is not None:
+        lines += [
+            f"robust accuracy      {percent(robust[name])} by {name}, epsilon {robust['epsilon']:g}"
+            for name in ("fgsm", "pgd")
+        ]
     rows = [row for row in metrics["per_class"] if row["pictures"]]
     title = "accuracy by class"
     if len(rows) > max_classes:

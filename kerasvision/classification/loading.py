@@ -5,6 +5,7 @@ import pathlib
 # Registers the classes that .keras files name.
 from kerasvision import layers  # noqa: F401
 from kerasvision.backbones import lenet  # noqa: F401
+from kerasvision.classification.adversarial_training import AdversarialClassifier  # noqa: F401
 from kerasvision.classification.classifier import Classifier
 from kerasvision.training import run_folder
 

@@ -22,6 +22,7 @@ from kerasvision.data.packaged import crop_objects, load_digits, load_fashion_mn
 from kerasvision.data.pipeline import (
     batches,
     classification_batches,
+    picture_batches,
     resize_labelled,
     segmentation_batches,
     steps_per_epoch,
@@ -47,6 +48,7 @@ from kerasvision.data.tfds_sets import from_builder, load_tfds, load_tfds_classi
 from kerasvision.data.translation import (
     TranslationDataset,
     from_features,
+    load_plain,
     load_side_by_side,
     load_two_folders,
     load_unpaired_tfds,

@@ -1,5 +1,8 @@
 """Decoding of picture files, in TensorFlow graphs and one by one."""
 
+import itertools
+
+import cv2
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
@@ -100,10 +103,42 @@ def read_files(paths, unreadable):
     """
     for path in paths:
         try:
-            picture = decode(path.read_bytes()).numpy()
+            if path.suffix.lower() == ".pgm":  # which TensorFlow doesn't read
+                picture = np.asarray(PIL.Image.open(path).convert("RGB"))
+            else:
+                picture = decode(path.read_bytes()).numpy()
             turns = quarter_turns(path)
         except (tf.errors.InvalidArgumentError, OSError):
             size = path.stat().st_size
             unreadable.append(f"{path}: not a readable picture, left out; received: {size} bytes")
             continue
         yield path.name, np.rot90(picture, turns)
+
+
+def read_frames(video, stem):
+    """Yields (frame name, RGB picture (H, W, 3) uint8) of an open `cv2.VideoCapture`."""
+    for number in itertools.count():
+        ok, frame = video.read()
+        if not ok:
+            return
+        yield f"{stem}_{number:06d}", frame[:, :, ::-1]
+
+
+def as_input(picture, max_side, channels=3):
+    """A picture as networks of any size take it: not too large, in grey if they want one channel.
+
+    Args:
+        picture: (H, W, 3) RGB uint8.
+        max_side: a larger side is shrunk to it, and the other one alike; 0: nothing is shrunk.
+        channels: 3 or 1.
+
+    Returns:
+        (h, w, channels) float32, 0 to 255.
+    """
+    height, width = picture.shape[:2]
+    if max_side and max(height, width) > max_side:
+        scale = max_side / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    picture = np.asarray(picture, "float32")
+    return picture.mean(axis=-1, keepdims=True) if channels == 1 else picture

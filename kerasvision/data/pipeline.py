@@ -358,6 +358,65 @@ def translation_batches(
     )
 
 
+def picture_batches(
+    dataset,
+    image_shape,
+    batch_size,
+    *,
+    enlarge=1.0,
+    flip=False,
+    shuffle=False,
+    seed=0,
+    first_epoch=0,
+    epochs=1,
+    shard_index=0,
+    shard_count=1,
+    drop_remainder=False,
+):
+    """Returns batches of pictures alone; arguments as of `translation_batches`.
+
+    Pictures are resized until they just cover the (enlarged) size, in their own aspect ratio, and
+    cropped at random.
+
+    Args:
+        dataset: `kerasvision.data.translation.Pictures`.
+
+    Returns:
+        A `tf.data.Dataset` of dictionaries: "images" (B, height, width, 3) uint8, "image_ids"
+        (B,) int64.
+
+    Raises:
+        ValueError: as `translation_batches`.
+    """
+    if enlarge < 1.0:
+        raise ValueError(f"enlarge must be 1 or more; received: {enlarge}")
+    least = tf.constant([enlarge * side for side in image_shape[:2]], tf.float32)
+
+    def prepare(example, picture_seed):
+        image = dataset.decode(example["encoded"])
+        size = tf.cast(tf.shape(image)[:2], tf.float32)
+        size = tf.cast(tf.math.ceil(size * tf.reduce_max(least / size)), tf.int32)
+        image = tf.image.resize(image, size, antialias=True)
+        image = tf.image.stateless_random_crop(image, image_shape, picture_seed)
+        if flip:
+            image = tf.image.stateless_random_flip_left_right(image, picture_seed)
+        image = tf.saturate_cast(tf.round(image), tf.uint8)
+        return {"images": image, "image_ids": example["image_id"]}
+
+    return _batches(
+        dataset,
+        prepare,
+        batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        first_epoch=first_epoch,
+        epochs=epochs,
+        shard_index=shard_index,
+        shard_count=shard_count,
+        drop_remainder=drop_remainder,
+    )
+
+
 def resize_labelled(example, size):
     """Resizes a picture and all that its pixels have, without keeping the aspect ratio.
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasvision.data import dataset as dataset_lib
 from kerasvision.data import pictures
+from kerasvision.data.scenes import Scenes
 from kerasvision.data.segmentation import decode as decode_labelled
 from kerasvision.data.tfds_sets import encoded_dataset, find_split, open_builder
 from kerasvision.data.yolo import PICTURE_SUFFIXES, SPLIT_NAMES
@@ -177,6 +178,44 @@ def load_two_folders(name, path, split, paired):
         Pictures(name, split, [str(file) for file in files_b], problems_b),
         paired,
     )
+
+
+def load_plain(names, split="train", *, data_dir=None):
+    """Loads pictures of which nothing is to be known, from several places.
+
+    Args:
+        names: list out of `folder:PATH`, with all of its pictures in any split, and `scenes`.
+        split: of the scenes.
+        data_dir: folder of the prepared scenes; None: TensorFlow Datasets' own.
+
+    Returns:
+        `Pictures`. With scenes among them they are all held in memory, as files are, compressed.
+
+    Raises:
+        ValueError: a name of another form, or a folder without a readable picture.
+    """
+    files, problems, scenes = [], [], None
+    for name in names:
+        kind, _, rest = name.partition(":")
+        if name == "scenes":
+            builder = Scenes(data_dir=data_dir)
+            builder.download_and_prepare()
+            stream = encoded_dataset(builder, find_split(name, builder, split), "image", ())
+            scenes = list(stream.map(lambda example: example["image"]).as_numpy_iterator())
+        elif kind == "folder" and pathlib.Path(rest).is_dir():
+            found, _, lines = _readable(pathlib.Path(rest))
+            if not found:
+                raise ValueError(f"{rest}: must have pictures that can be read; received: none")
+            files += found
+            problems += lines
+        else:
+            raise ValueError(f"dataset must be of scenes and folder:PATH; received: {name}")
+    name, paths = ",".join(names), [str(file) for file in files]
+    if scenes is None:
+        return Pictures(name, split, paths, problems)
+    paths += [f"scenes/{split}/{number}" for number in range(len(scenes))]
+    encoded = tf.constant([file.read_bytes() for file in files] + scenes)
+    return Pictures(name, split, paths, problems, encoded)
 
 
 def pairs_of_labels(labelled):

@@ -1,7 +1,9 @@
 """What all apps share on the command line and at their start and end."""
 
+import difflib
 import os
 import pathlib
+import re
 import sys
 
 from absl import app, flags, logging
@@ -30,7 +32,8 @@ IDENTITY_DATASETS = (
     "folder:PATH (a folder a person, or PATH/SPLIT/PERSON; PGM files too), fashion_mnist, digits, "
     "scenes (built in) or tfds:NAME, whose classes take the place of persons."
 )
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".pgm")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 # The flags defined below count as the app's own, so that its --help shows them.
 flags.disclaim_key_flags()
@@ -114,6 +117,74 @@ def define_identity_flags():
     flags.DEFINE_list(
         "export", "saved_model,float32,float16", "What to export: saved_model and/or precisions."
     )
+
+
+def define_network_flags():
+    """Defines the flags of the apps that look into a network by way of a picture."""
+    flags.DEFINE_string(
+        "model", None, "Run folder, .keras file, or name of a network in kerasvision.backbones."
+    )
+    flags.DEFINE_string(
+        "backbone_weights", None, 'Of a --model given by its name: file of weights, or "imagenet".'
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of everything random: the same seed, the same pictures.")
+    flags.DEFINE_bool("jit_compile", False, "Compile the steps with XLA: for GPUs.")
+
+
+def define_picture_flags(max_side):
+    """Defines --input, and --max_side with this default."""
+    flags.DEFINE_string("input", None, "A picture, or a folder of pictures.")
+    flags.DEFINE_integer(
+        "max_side", max_side, "Larger pictures are shrunk to it, in pixels; 0: none.", lower_bound=0
+    )
+
+
+def check_needed(config, names):
+    """Refuses a run without one of these flags.
+
+    Raises:
+        RunError: it is not set.
+    """
+    for name in names:
+        if getattr(config, name) is None:
+            raise RunError(f"--{name}: is needed; received: nothing")
+
+
+def read_integers(name, values):
+    """The numbers of the flag --`name`, a list of text, or None.
+
+    Raises:
+        RunError: something else is among them.
+    """
+    if values is not None and not all(value.strip().isdigit() for value in values):
+        raise RunError(f"--{name}: must be numbers from 0 on; received: {','.join(values)}")
+    return None if values is None else [int(value) for value in values]
+
+
+def class_number(flag, text, class_names):
+    """The number of the class that the flag --`flag` names, or gives.
+
+    Raises:
+        RunError: there is none, or several have the name.
+    """
+    matches = [number for number, name in enumerate(class_names) if name == text]
+    if len(matches) > 1:
+        raise RunError(
+            f"--{flag}={text}: several classes have this name, give one's number: "
+            f"{', '.join(map(str, matches))}"
+        )
+    if matches:
+        return matches[0]
+    if re.fullmatch(r"-?\d+", text):
+        if not 0 <= int(text) < len(class_names):
+            raise RunError(
+                f"--{flag}: must be a class from 0 to {len(class_names) - 1}; received: {text}"
+            )
+        return int(text)
+    lower = {name.lower(): name for name in class_names}
+    near = difflib.get_close_matches(text.lower(), lower, 5, 0.5)
+    hint = f"did you mean {', '.join(lower[name] for name in near)}?" if near else "none is near"
+    raise RunError(f"--{flag}: must be a class of the network; received: {text} ({hint})")
 
 
 def check_tile_flags(config):
@@ -285,6 +356,22 @@ def read_size(name, text):
     return tuple(map(int, sides))
 
 
+def read_epsilon(name, text):
+    """The length in units of 0 to 255 that the flag --`name` gives: 4 or, the same, 4/255.
+
+    Raises:
+        RunError: it is something else, or negative.
+    """
+    part, slash, whole = text.partition("/")
+    try:
+        value = 255 * float(part) / float(whole) if slash else float(part)
+    except (ValueError, ZeroDivisionError):
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise RunError(f"--{name}: must be like 4 or, the same, 4/255; received: {text}")
+    return value
+
+
 def compile_model(model, config, steps_per_epoch, schedule="cosine"):
     """Compiles a model with the optimizer, the strategy and the compiler that the flags ask for."""
     from kerasvision.training import optimizers, strategy
@@ -328,6 +415,27 @@ def find_pictures(path):
     if not path.is_file():
         raise RunError(f"--input={path}: there is no such file or folder")
     return [path]
+
+
+def read_picture(flag, path, max_side, channels=3):
+    """The picture (H, W, channels) float32, 0 to 255, of the file that a flag names.
+
+    Args:
+        flag: its name, for the message.
+        path: of the file.
+        max_side, channels: as of `kerasvision.data.pictures.as_input`.
+
+    Raises:
+        RunError: there is none, or it can't be read.
+    """
+    from kerasvision.data import pictures
+
+    path, unreadable = pathlib.Path(path), []
+    if not path.is_file():
+        raise RunError(f"--{flag}={path}: there is no such file")
+    for _, picture in pictures.read_files([path], unreadable):
+        return pictures.as_input(picture, max_side, channels)
+    raise RunError(f"--{flag}: {unreadable[0]}")
 
 
 def run_main(main, description):

@@ -93,7 +93,8 @@ def test_a_folder_with_splits(tmp_path):
     for split, persons in (("train", "ab"), ("val", "cde")):
         for person in persons:
             for number in range(2):
-                picture(tmp_path / split / person / f"{number}.png", 10 * number)
+                value = 10 * number + ord(person) % 10
+                picture(tmp_path / split / person / f"{number}.png", value)
     assert load(tmp_path).class_names == ["a", "b"]
     assert load(tmp_path, "1:", "val").class_names == ["d", "e"]
 
