@@ -479,12 +479,12 @@ def plot_history(history, path):
 
     Args:
         history: dict of name to one value an epoch, None where an epoch has none. Names that end
-            in "loss" go to the left, those with "AP", "iou", "accuracy" or "top" to the right,
-            others nowhere. A name with "val_" is drawn dashed in the colour of its counterpart
-            without, if there is one.
+            in "loss" go to the left, those with "AP", "iou", "accuracy", "top", "eer", "rank" or
+            "one_shot" to the right, others nowhere. A name with "val_" is drawn dashed in the
+            colour of its counterpart without, if there is one.
         path: of the PNG.
     """
-    parts = ("AP", "iou", "accuracy", "top")
+    parts = ("AP", "iou", "accuracy", "top", "eer", "rank", "one_shot")
     scores = [name for name in history if any(part in name for part in parts)]
     kinds = [
         words
@@ -492,6 +492,9 @@ def plot_history(history, path):
             ("accuracy", "accuracy"),
             ("iou", "mean IoU"),
             ("AP", "average precision"),
+            ("eer", "equal error rate"),
+            ("rank", "rank-1"),
+            ("one_shot", "one-shot accuracy"),
         )
         if any(part in name for name in scores)
     ]
@@ -515,7 +518,8 @@ def plot_history(history, path):
             is_dashed = base != name and base in history
             label = name.replace("_", " ")
             if title != "loss":
-                epoch, best = max(points, key=lambda point: point[1])
+                better = min if "eer" in name else max
+                epoch, best = better(points, key=lambda point: point[1])
                 label = f"{label}: best {best:.3f} in epoch {epoch}"
             axes.plot(
                 *zip(*points),
@@ -537,6 +541,86 @@ def plot_history(history, path):
             if axes.dataLim.y0 >= 0:
                 axes.set_ylim(bottom=0)
     axes.set_ylim(0, 1)
+    figure.savefig(path, dpi=110)
+
+
+def plot_histograms(values, path, label, line=None, bins=60):
+    """Saves how often values lie where, a curve a kind, each of area 1.
+
+    Args:
+        values: dict of a kind's name to its values (N,), N from 1.
+        path: of the PNG.
+        label: of the values' axis.
+        line: value at which a line is drawn, or None.
+        bins: number of intervals, the same for all kinds.
+    """
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, own) in enumerate(values.items()):
+        color = np.array(PALETTE[number % len(PALETTE)]) / 255
+        heights, _ = np.histogram(own, edges, density=True)
+        axes.stairs(heights, edges, fill=True, color=color, alpha=0.5, label=f"{name}: {len(own)}")
+    if line is not None:
+        axes.axvline(line, color="black", linestyle="--", label=f"{line:.3f}")
+    axes.set_xlabel(label)
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def plot_curves(curves, path, labels, points=None, log_x=False):
+    """Saves curves in one panel, and points that are marked on it.
+
+    Args:
+        curves: dict of name to (x (N,), y (N,)).
+        path: of the PNG.
+        labels: of the two axes.
+        points: optional dict of name to (x, y).
+        log_x: whether x is drawn by its logarithm; x of 0 is then left out.
+    """
+    figure = Figure(figsize=(6.5, 5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, (x, y)) in enumerate(curves.items()):
+        x, y = np.asarray(x), np.asarray(y)
+        shown = x > 0 if log_x else np.ones(len(x), bool)
+        color = np.array(PALETTE[number % len(PALETTE)]) / 255
+        axes.plot(x[shown], y[shown], label=name, color=color, linewidth=2)
+    for name, (x, y) in (points or {}).items():
+        axes.plot([x], [y], "o", label=f"{name}: {x:.3g}, {y:.3f}", markersize=6)
+    if log_x:
+        axes.set_xscale("log")
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def plot_map(points, labels, class_names, path, title=""):
+    """Saves points in a plane, in a colour for each class, whose name stands at its middle.
+
+    Args:
+        points: (N, 2).
+        labels: (N,) indices into `class_names`.
+        class_names: list of str.
+        path: of the PNG.
+        title: above it.
+    """
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    axes = figure.subplots()
+    points, labels = np.asarray(points), np.asarray(labels)
+    for number, label in enumerate(np.unique(labels)):
+        own = points[labels == label]
+        color = np.array(PALETTE[number % len(PALETTE)]) / 255
+        axes.scatter(*own.T, s=16, color=color, alpha=0.7)
+        axes.annotate(class_names[label], own.mean(axis=0), ha="center", fontweight="bold")
+    axes.set_title(title)
+    axes.set_aspect("equal", "datalim")
+    axes.set_xticks([])
+    axes.set_yticks([])
     figure.savefig(path, dpi=110)
 
 

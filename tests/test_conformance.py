@@ -82,6 +82,10 @@ LAYERS = {
         lambda: (maps(2, 5, 4, 4),),
     ),
     "L2Normalization": (lambda: layers.L2Normalization(scale=5.0), lambda: (maps(2, 4, 4, 3),)),
+    "L2Pooling2D": (
+        lambda: layers.L2Pooling2D(3, 2, "same"),
+        lambda: (np.maximum(maps(2, 5, 6, 3), 0.0),),
+    ),
     "LocalResponseNormalization": (
         lambda: layers.LocalResponseNormalization(alpha=0.1),
         lambda: (maps(2, 4, 3, 8),),

@@ -10,6 +10,13 @@ from kerasvision.data.classification import ClassificationDataset, load_folder
 from kerasvision.data.classification_augmentation import ClassificationAugmentation
 from kerasvision.data.coco import load_coco
 from kerasvision.data.dataset import DetectionDataset
+from kerasvision.data.identities import (
+    identity_batches,
+    identity_steps,
+    load_identity_folder,
+    only_classes,
+    picture_reader,
+)
 from kerasvision.data.multi_scale import multi_scale
 from kerasvision.data.packaged import crop_objects, load_digits, load_fashion_mnist
 from kerasvision.data.pipeline import (
@@ -20,6 +27,13 @@ from kerasvision.data.pipeline import (
     segmentation_batches,
     steps_per_epoch,
     translation_batches,
+)
+from kerasvision.data.posed_objects import (
+    POSED_CLASSES,
+    PosedObjects,
+    angles_between,
+    load_posed_objects,
+    pose_batches,
 )
 from kerasvision.data.scenes import Scenes
 from kerasvision.data.segmentation import (
@@ -118,6 +132,30 @@ def load_classification(name, split="train", *, data_dir=None, download=False):
     raise ValueError(
         f"dataset must be scenes, fashion_mnist, digits, folder:PATH or tfds:NAME; received: {name}"
     )
+
+
+def load_identities(name, split="train", *, classes=None, data_dir=None, download=False):
+    """Loads pictures of persons, or of classes, of which some are wanted, named in one word.
+
+    Args:
+        name: `folder:PATH` (a folder a person, PGM files too), or any set of
+            `load_classification`.
+        split: name of the split, where there are splits: of a folder, a folder in it that has
+            the persons; else all of it is read.
+        classes: which persons or classes, as "0:22" or "0,3,7"; None: all.
+        data_dir, download: as of `load_classification`.
+
+    Returns:
+        A `ClassificationDataset` of these classes alone.
+
+    Raises:
+        ValueError: the name is of another form, the set cannot be read, or has no such classes.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "folder" and rest:
+        return load_identity_folder(name, rest, split, classes)
+    dataset = load_classification(name, split, data_dir=data_dir, download=download)
+    return only_classes(dataset, classes)
 
 
 def load_segmentation(name, split="train", *, class_list=None, data_dir=None, download=False):

@@ -30,6 +30,7 @@ CROWDED_BOX_AREA = 0.3  # largest box in pictures with more than two objects
 MIN_VISIBLE = 0.65  # of the silhouette, after occlusion and truncation
 TRUNCATED_RATE = 0.2  # objects that may leave the picture
 MIN_INSIDE = 0.6  # of their height and width
+OBJECT_SIDE = (0.7, 0.9)  # of a picture of one object alone, of the picture's
 MIN_CONTRAST = 70.0  # mean absolute RGB difference to what is behind, aimed at
 MAX_DISTRACTORS = 3  # models of no class
 DISTRACTOR_AREA = (0.004, 0.03)
@@ -128,6 +129,41 @@ def draw_scene(seed, size=(256, 256), night=False):
         "depth": depth,
         "box_areas": np.array(scene["box_areas"], np.float32),
     }
+
+
+def draw_object(name, specimen, turn, seed, size=(64, 64)):
+    """Draws one solid in the middle of a picture, turned as one likes.
+
+    Args:
+        name: of its class.
+        specimen: int: the same one has the same proportions.
+        turn: rotation matrix (3, 3), as from `solids.random_turn`.
+        seed: int or sequence of ints, of all else: its colours and texture, its size and place,
+            the light, the background and the camera.
+        size: height H and width W of the picture.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    rng = np.random.default_rng(seed)
+    grain = _noise(rng, size)
+    light = np.array([rng.uniform(-1, 1), rng.uniform(-0.2, 1), rng.uniform(0.4, 1)], np.float32)
+    light /= np.linalg.norm(light)
+    picture, _ = _background(rng, size, grain)
+    picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(*BACKDROP_BLUR_SIGMA) * size[1] / 256)
+    # Scaled by the longer side of the silhouette's box: some are three times as long as wide.
+    model = [CLASS_NAMES.index(name), specimen]
+    extent = np.array(rasterise(name, np.random.default_rng(model), 1e4, turn).faces.shape) - 2
+    side = rng.uniform(*OBJECT_SIDE) * min(size)
+    area = np.prod(extent / extent.max() * side)
+    solid = rasterise(name, np.random.default_rng(model), area, turn)
+    slack = np.array(size) - solid.faces.shape
+    origin = np.round(slack / 2 + rng.uniform(-1, 1, 2) * np.maximum(slack, 0) / 4).astype(int)
+    places = np.stack(np.nonzero(solid.faces >= 0))
+    inside = np.all((places + origin[:, None] >= 0).T & ((places.T + origin) < size), axis=1)
+    pixels = tuple(places[:, inside])
+    _paint(rng, picture, Placed(0, solid, area / np.prod(size), origin, pixels), light, grain)
+    return _photograph(rng, picture)
 
 
 def _place_solids(rng, size):

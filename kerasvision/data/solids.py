@@ -211,15 +211,23 @@ def rotation(axis, degrees):
     return matrix
 
 
-def rasterise(name, rng, box_area):
-    """Draws a specimen of `name`, anyhow turned, whose silhouette's box covers `box_area` pixels.
+def random_turn(name, rng, roll):
+    """Rotation matrix (3, 3) within `TURNS`, rolled by up to `roll` degrees in the picture."""
+    yaw, pitch = (rng.uniform(*limits) for limits in TURNS[name])
+    return rotation(2, rng.uniform(-roll, roll)) @ rotation(0, pitch) @ rotation(1, yaw)
+
+
+def rasterise(name, rng, box_area, turn=None):
+    """Draws a specimen of `name`, whose silhouette's box covers `box_area` pixels.
+
+    Args:
+        turn: rotation matrix (3, 3) of the model; None: anyhow, within `TURNS` and `ROLL`.
 
     Returns:
         A `Solid`.
     """
     parts, smooth, keypoints = build_model(name, rng)
-    yaw, pitch = (rng.uniform(*limits) for limits in TURNS[name])
-    model = rotation(2, rng.uniform(-ROLL, ROLL)) @ rotation(0, pitch) @ rotation(1, yaw)
+    model = random_turn(name, rng, ROLL) if turn is None else turn
     model = model * (np.exp(rng.uniform(*np.log(ASPECT))), 1, 1)
     corners, normals = map(
         np.concatenate, zip(*(_corners_and_normals(part @ model.T, smooth) for part in parts))

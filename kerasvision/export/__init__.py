@@ -93,6 +93,33 @@ def export_embedder(model, workdir, formats, dataset=None):
         export_litert_embedder(model, path, name, images)
 
 
+def export_embedding(model, workdir, formats):
+    """Exports an embedding as `workdir`/saved_model and `workdir`/model_{precision}.tflite.
+
+    Both take RGB pictures (B, H, W, 3), the .tflite file (1, H, W, 3), uint8; and give embeddings
+    (B, D) float32. MediaPipe's ImageEmbedder loads the file as it is.
+
+    Args:
+        model: a `FaceNet`, a `Siamese`, or another model with an `embedder`.
+        workdir: folder for the exports.
+        formats: list out of "saved_model", "float32" and "float16".
+
+    Raises:
+        ValueError: an unknown format.
+        ExportError: an export does not compute what the model does.
+    """
+    _check_formats(formats, ("saved_model", "float32", "float16"), None)
+    for name in formats:
+        if name == "saved_model":
+            images = keras.InputSpec(dtype="uint8", shape=(None, *model.image_shape))
+            path = str(pathlib.Path(workdir, name))
+            with quiet():
+                model.embedder.export(path, input_signature=[images], verbose=False)
+        else:
+            path = pathlib.Path(workdir, f"model_{name}.tflite")
+            export_litert_embedder(model, path, name)
+
+
 def export_segmenter(model, workdir, formats, dataset=None):
     """Exports a segmenter as `workdir`/saved_model and `workdir`/model_{precision}.tflite.
 

@@ -13,6 +13,7 @@ from kerasvision.layers.normalization import (
     MinibatchStandardDeviation,
     PixelNormalization,
 )
+from kerasvision.layers.pooling import L2Pooling2D
 from kerasvision.layers.reshaping import DepthToSpace, ReflectionPadding2D, SpaceToDepth
 from kerasvision.layers.roi import (
     PositionSensitiveRoIAlign,

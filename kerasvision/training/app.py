@@ -28,6 +28,10 @@ UNPAIRED_DATASETS = (
     "folders:PATH (SPLITA and SPLITB), tfds:cycle_gan/NAME, or scenes:labels, scenes:night (built "
     "in), camvid:PATH and pairs:PATH, of whose pairs every other one gives x, the rest y."
 )
+IDENTITY_DATASETS = (
+    "folder:PATH (a folder a person, or PATH/SPLIT/PERSON; PGM files too), fashion_mnist, digits, "
+    "scenes (built in) or tfds:NAME, whose classes take the place of persons."
+)
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".pgm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
@@ -78,6 +82,40 @@ def define_tile_flags(tiles_help):
         False,
         "With --tiles, for cells and aerial views: average what is said, after training, of a "
         "picture turned and mirrored in eight ways; usually better, and eight times as slow.",
+    )
+
+
+def define_identity_flags():
+    """Defines the flags of apps that learn from batches of P persons with K pictures each."""
+    flags.DEFINE_string(
+        "train_classes", None, "Persons or classes to learn from, as 0:22 or 0,3,7. Default: all."
+    )
+    flags.DEFINE_string(
+        "val_classes", None, "Others, that judge: none of --train_classes. Default: all."
+    )
+    flags.DEFINE_integer("identities", 8, "P, persons in a batch.", lower_bound=1)
+    flags.DEFINE_integer("pictures_each", 4, "K, pictures of each of them.", lower_bound=2)
+    flags.DEFINE_integer("epochs", 30, "Of --steps_per_epoch batches each.", lower_bound=1)
+    flags.DEFINE_integer(
+        "steps_per_epoch", None, "Default: as many as have the pictures of the data set once.", 1
+    )
+    flags.DEFINE_enum("optimizer", "adamw", ["sgd", "adamw"], "SGD with momentum 0.9, or AdamW.")
+    flags.DEFINE_float("learning_rate", 0.001, "Highest learning rate; it falls to 0 as a cosine.")
+    flags.DEFINE_float("warmup_epochs", 1.0, "Epochs in which the learning rate rises to it.")
+    flags.DEFINE_float("weight_decay", 0.05, "Of kernels, decoupled from the gradient.")
+    flags.DEFINE_bool("flip", True, "Swap left and right in half of the pictures.")
+    flags.DEFINE_integer("pad", 0, "Pixels around a picture of which it is cropped again.", 0)
+    flags.DEFINE_float(
+        "min_area", 1.0, "Smallest part of a picture that a crop has; 1: all.", 0.01, 1.0
+    )
+    flags.DEFINE_float("randaugment", 0.0, "Strength of RandAugment, 0 (none) to 1.", 0.0, 1.0)
+    flags.DEFINE_integer("eval_every", 5, "Epochs between evaluations.", lower_bound=1)
+    flags.DEFINE_integer("eval_batch_size", 64, "Pictures at a time, in evaluations.", 1)
+    flags.DEFINE_bool(
+        "deterministic", False, "Same seed, same numbers to the last bit; up to twice as slow."
+    )
+    flags.DEFINE_list(
+        "export", "saved_model,float32,float16", "What to export: saved_model and/or precisions."
     )
 
 
@@ -231,6 +269,51 @@ def load_splits(load, config):
         f"{config.dataset}: {train.num_examples} pictures to train on, {val.num_examples} to "
         f"validate, {test.num_examples} to test; {len(train.class_names)} classes: {names}"
         f"{', …' if len(train.class_names) > 20 else ''}"
+    )
+    return train, val, test
+
+
+def load_identities(config):
+    """Loads the persons that an embedding learns from, and those that judge it.
+
+    Args:
+        config: has the flags of `define_flags` and `define_identity_flags` as attributes.
+
+    Returns:
+        (train, val, test), `ClassificationDataset`s.
+
+    Raises:
+        RunError: a person that is learnt from would judge.
+    """
+    from kerasvision import data
+
+    parts = {
+        "train": (config.train_split, config.train_classes),
+        "val": (config.val_split, config.val_classes),
+        "test": (config.test_split or config.val_split, config.val_classes),
+    }
+    loaded = {}
+    for split, classes in dict.fromkeys(parts.values()):
+        loaded[split, classes] = data.load_identities(
+            config.dataset,
+            split,
+            classes=classes,
+            data_dir=config.data_dir,
+            download=config.download,
+        )
+        for problem in loaded[split, classes].problems:
+            print(f"{split}, classes {classes or 'all'}: {problem}")
+    train, val, test = (loaded[part] for part in parts.values())
+    both = [name for name in train.class_names if name in {*val.class_names, *test.class_names}]
+    if both:
+        raise RunError(
+            f"--val_classes={config.val_classes}: must be persons that are not in "
+            f"--train_classes={config.train_classes}; received: {', '.join(both[:5])}"
+            f"{' …' if len(both) > 5 else ''}"
+        )
+    print(
+        f"{config.dataset}: {train.num_examples} pictures of {len(train.class_names)} persons to "
+        f"train on; {test.num_examples} of {len(test.class_names)} others to judge"
     )
     return train, val, test
 
