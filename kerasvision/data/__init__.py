@@ -34,6 +34,7 @@ from kerasvision.data.posed_objects import (
     angles_between,
     load_posed_objects,
     pose_batches,
+    pose_similarity,
 )
 from kerasvision.data.scenes import Scenes
 from kerasvision.data.segmentation import (
