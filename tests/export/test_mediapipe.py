@@ -71,11 +71,27 @@ def test_image_embedder_agrees(
     """MediaPipe's ImageEmbedder loads the file as it is, and sees what Keras sees."""
     expected = classifier.embedder.predict_on_batch(pictures)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    path, options = embedder_files[precision], ("--task=embed", "--l2_normalize")
-    rows = mediapipe("mediapipe_classify.py", path, pictures, *options)
+    rows = mediapipe("mediapipe_embed.py", embedder_files[precision], pictures, "--l2_normalize")
     found = np.array([row["embedding"] for row in rows])
     np.testing.assert_allclose(found, expected, atol=tolerance)
     np.testing.assert_allclose(np.sum(found * expected, axis=1), 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("int8", 0.05)])
+def test_image_embedder_agrees_on_a_facenet(
+    facenet, facenet_files, pictures, mediapipe, precision, tolerance
+):
+    """As it is, without being asked to make lengths 1; and cosines are those of Keras."""
+    expected = facenet.predict_on_batch(pictures)
+    rows = mediapipe("mediapipe_embed.py", facenet_files[precision], pictures)
+    found = np.array([row["embedding"] for row in rows])
+    assert found.shape == (4, 8)
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=tolerance)
+    similarities = np.array([row["similarities"] for row in rows])
+    np.testing.assert_allclose(similarities, expected @ expected.T, atol=2 * tolerance)
+    # Pictures 0 and 2 are red, 1 and 3 blue.
+    assert (similarities - 2 * np.eye(4)).argmax(axis=1).tolist() == [2, 3, 0, 1]
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
