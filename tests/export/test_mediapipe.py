@@ -1,12 +1,9 @@
 import cv2
-import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from kerasvision import backbones
-from kerasvision.embedding import FaceNet, embedding_network
-from kerasvision.export import LiteRTDetector, LiteRTSegmenter, export_embedding
+from kerasvision.export import LiteRTDetector, LiteRTSegmenter
 from kerasvision.ops import boxes as box_ops
 
 
@@ -122,18 +119,3 @@ def test_image_segmenter_enlarges_to_the_picture(segmenter, segmenter_files, pic
         np.testing.assert_allclose(rows[i]["probabilities"], expected, atol=1e-3)
         assert np.mean(rows[i]["mask"] == expected.argmax(axis=-1)) > 0.99
         assert set(np.unique(rows[i]["mask"])) == {0, 2 if i % 2 else 1}
-
-
-def test_image_embedder_takes_a_facenet(pictures, mediapipe, tmp_path):
-    """An embedding of faces, as trained by triplets, at unit length without being told to."""
-    keras.utils.set_random_seed(0)
-    shape = np.shape(pictures)[1:]
-    backbone = backbones.cifar_resnet(shape, depth=8, width=4, include_top=False)
-    model = FaceNet(embedding_network(backbone, 16))
-    export_embedding(model, tmp_path, ["float32"])
-    expected = model.embedder.predict_on_batch(np.asarray(pictures))
-    rows = mediapipe(
-        "mediapipe_classify.py", tmp_path / "model_float32.tflite", pictures, "--task=embed"
-    )
-    np.testing.assert_allclose([row["embedding"] for row in rows], expected, atol=1e-4)
-    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1.0, atol=1e-5)
