@@ -1,14 +1,16 @@
-"""Exports a trained detector, classifier or segmenter: SavedModel, and LiteRT files for phones.
+"""Exports a trained model: SavedModel, and LiteRT files for phones.
 
   python apps/export_model.py --model=runs/quickstart --dataset=scenes --workdir=exports
   python apps/export_model.py --model=runs/cats --dataset=folder:CATS --embedder
+  python apps/export_model.py --model=runs/train_facenet --dataset=folder:FACES
 
---model is a run folder or a .keras file. Each .tflite takes one uint8 RGB picture, and carries the
-metadata and labels with which MediaPipe loads it as it is: a detector's returns boxes, classes,
-scores and their number, for its ObjectDetector (with masks or keypoints it is for LiteRT alone); a
-classifier's returns probabilities, for its ImageClassifier, and a segmenter's those of every pixel,
-for its ImageSegmenter. int8 needs pictures like those of the training (--dataset, --split), from
-which it learns the range of every tensor.
+--model is a run folder or a .keras file, of a detector, classifier, segmenter or embedding. Each
+.tflite takes one uint8 RGB picture, and carries the metadata and labels with which MediaPipe loads
+it as it is: a detector's returns boxes, classes, scores and their number, for its ObjectDetector
+(with masks or keypoints it is for LiteRT alone); a classifier's returns probabilities, for its
+ImageClassifier; a segmenter's those of every pixel, for its ImageSegmenter; and an embedding's
+returns the embedding, for its ImageEmbedder. int8 needs pictures like those of the training
+(--dataset, --split), from which it learns the range of every tensor.
 """
 
 import functools
@@ -22,7 +24,8 @@ flags.DEFINE_string(
     "dataset",
     None,
     f"Pictures to calibrate int8 on; for a detector {app.DETECTION_DATASETS[:-1]}; for a "
-    f"classifier {app.CLASSIFICATION_DATASETS[:-1]}; for a segmenter {app.SEGMENTATION_DATASETS}",
+    f"classifier {app.CLASSIFICATION_DATASETS[:-1]}; for a segmenter "
+    f"{app.SEGMENTATION_DATASETS[:-1]}; for an embedding {app.IDENTITY_DATASETS}",
 )
 flags.DEFINE_string("class_list", None, "Of a segmenter's data set, as in training.")
 flags.DEFINE_string("split", "train", "Split to calibrate on.")
@@ -52,6 +55,7 @@ def run(config):
     from kerasvision import data, export
     from kerasvision.classification import Classifier
     from kerasvision.detection import Detector
+    from kerasvision.embedding import FaceNet, PoseDescriptor, Siamese
     from kerasvision.segmentation import Segmenter
 
     model = run_folder.load_model(config.model)
@@ -62,10 +66,12 @@ def run(config):
     elif isinstance(model, Segmenter):
         load = functools.partial(data.load_segmentation, class_list=config.class_list)
         export_to = export.export_segmenter
+    elif isinstance(model, (FaceNet, Siamese, PoseDescriptor)):
+        load, export_to = data.load_identities, export.export_embedding
     else:
         raise run_folder.RunError(
-            f"--model={config.model}: must be a detector, a classifier or a segmenter; "
-            f"received: {type(model).__name__}"
+            f"--model={config.model}: must be a detector, a classifier, a segmenter or an "
+            f"embedding; received: {type(model).__name__}"
         )
     formats = config.export
     if config.embedder:

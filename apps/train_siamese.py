@@ -184,7 +184,7 @@ def run(config):
     # Exports.
     before = time.perf_counter()
     if config.export:
-        export.export_embedding(model, workdir, config.export)
+        export.export_embedding(model, workdir, config.export, train)
     seconds["export"] = time.perf_counter() - before
     seconds["total"] = time.perf_counter() - started
     metrics["seconds"] = {name: round(value, 1) for name, value in seconds.items()}

@@ -1,12 +1,11 @@
-"""What MediaPipe's ImageClassifier or ImageEmbedder makes of pictures, as JSON.
+"""What MediaPipe's ImageClassifier makes of pictures, as JSON.
 
   python tools/mediapipe_classify.py --model=model_int8.tflite --input=pictures --output=seen.json
 
 Needs the packages mediapipe and absl-py, in an environment of their own: mediapipe's OpenCV
 replaces the one of kerasvision. --input is a picture or a folder of pictures. The output is a
-list with an entry for each picture, in the order of their names: "file"; of --task=classify
-"labels", the names of the classes from the likeliest on, and "scores"; of --task=embed
-"embedding".
+list with an entry for each picture, in the order of their names: "file"; "labels", the names of the
+classes from the likeliest on; and "scores".
 """
 
 import json
@@ -21,9 +20,6 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, ".tflite file.", required=True)
 flags.DEFINE_string("input", None, "Picture, or folder of pictures.", required=True)
 flags.DEFINE_string("output", None, "JSON file to write.", required=True)
-flags.DEFINE_enum("task", "classify", ["classify", "embed"], "What the file is for.")
-flags.DEFINE_bool("l2_normalize", False, "Embeddings of length 1.")
-flags.DEFINE_bool("quantize", False, "Embeddings as integers, from -128 to 127.")
 
 
 def classify(files):
@@ -45,27 +41,12 @@ def classify(files):
     return rows
 
 
-def embed(files):
-    options = vision.ImageEmbedderOptions(
-        base_options=tasks.BaseOptions(model_asset_path=FLAGS.model),
-        l2_normalize=FLAGS.l2_normalize,
-        quantize=FLAGS.quantize,
-    )
-    rows = []
-    with vision.ImageEmbedder.create_from_options(options) as embedder:
-        for file in files:
-            result = embedder.embed(mediapipe.Image.create_from_file(str(file)))
-            rows.append({"file": file.name, "embedding": result.embeddings[0].embedding.tolist()})
-    return rows
-
-
 def main(argv):
     del argv
     source = pathlib.Path(FLAGS.input)
     files = [source] if source.is_file() else sorted(source.iterdir())
     files = [file for file in files if file.suffix.lower() in (".png", ".jpg", ".jpeg")]
-    rows = classify(files) if FLAGS.task == "classify" else embed(files)
-    pathlib.Path(FLAGS.output).write_text(json.dumps(rows, indent=1))
+    pathlib.Path(FLAGS.output).write_text(json.dumps(classify(files), indent=1))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def export_embedder(model, workdir, formats, dataset=None):
         export_litert_embedder(model, path, name, images)
 
 
-def export_embedding(model, workdir, formats):
+def export_embedding(model, workdir, formats, dataset=None):
     """Exports an embedding as `workdir`/saved_model and `workdir`/model_{precision}.tflite.
 
     Both take RGB pictures (B, H, W, 3), the .tflite file (1, H, W, 3), uint8; and give embeddings
@@ -102,13 +102,16 @@ def export_embedding(model, workdir, formats):
     Args:
         model: a `FaceNet`, a `Siamese`, or another model with an `embedder`.
         workdir: folder for the exports.
-        formats: list out of "saved_model", "float32" and "float16".
+        formats: list out of "saved_model", "float32", "float16" and "int8".
+        dataset: `kerasvision.data.ClassificationDataset`, on 128 pictures of which int8 is
+            calibrated; None: no int8.
 
     Raises:
-        ValueError: an unknown format.
+        ValueError: an unknown format, or int8 without pictures.
         ExportError: an export does not compute what the model does.
     """
-    _check_formats(formats, ("saved_model", "float32", "float16"), None)
+    _check_formats(formats, ("saved_model", *PRECISIONS), dataset)
+    calibration = _classification_images(model, dataset) if "int8" in formats else None
     for name in formats:
         if name == "saved_model":
             images = keras.InputSpec(dtype="uint8", shape=(None, *model.image_shape))
@@ -117,7 +120,7 @@ def export_embedding(model, workdir, formats):
                 model.embedder.export(path, input_signature=[images], verbose=False)
         else:
             path = pathlib.Path(workdir, f"model_{name}.tflite")
-            export_litert_embedder(model, path, name)
+            export_litert_embedder(model, path, name, calibration)
 
 
 def export_segmenter(model, workdir, formats, dataset=None):

@@ -75,13 +75,14 @@ class LiteRTClassifier:
 
 
 def export_litert_embedder(model, path, precision="float32", calibration_images=None):
-    """Writes a classifier's features as a .tflite file that MediaPipe's ImageEmbedder loads.
+    """Writes an embedding, or a classifier's features, for MediaPipe's ImageEmbedder.
 
     Input: one RGB image (1, H, W, 3) uint8. Output: "embedding" (1, D) float32, what
-    `model.embedder` computes; MediaPipe normalises its length where it is asked to.
+    `model.embedder` computes: of a `FaceNet` at unit length; of others MediaPipe normalises the
+    length where it is asked to.
 
     Args:
-        model: `kerasvision.classification.Classifier`.
+        model: `FaceNet`, `Siamese`, `PoseDescriptor` or `Classifier`.
         path, precision, calibration_images: as of `export_litert`.
 
     Raises:

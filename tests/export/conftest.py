@@ -13,6 +13,7 @@ from keras import layers
 
 from kerasvision.classification import Classifier
 from kerasvision.detection import ssdlite
+from kerasvision.embedding import FaceNet, embedding_network
 from kerasvision.export import (
     export_litert,
     export_litert_classifier,
@@ -137,6 +138,30 @@ def embedder_files(classifier, pictures, tmp_path_factory):
     files = {p: folder / f"embedder_{p}.tflite" for p in ("float32", "float16", "int8")}
     for precision, path in files.items():
         export_litert_embedder(classifier, path, precision, pictures)
+    return files
+
+
+@pytest.fixture(scope="session")
+def facenet(pictures):
+    """A small FaceNet that has learnt the pictures by heart."""
+    keras.utils.set_random_seed(0)
+    network = classifier_network()
+    maps = keras.Model(network.input, network.get_layer("avg_pool").input)
+    model = FaceNet(embedding_network(maps, 8), loss="batch_hard")
+    model.compile(keras.optimizers.Adam(5e-3))
+    for _ in range(30):
+        batch = {"images": pictures.astype("float32"), "labels": np.array([0, 1, 0, 1])}
+        model.train_on_batch(batch)
+    return model
+
+
+@pytest.fixture(scope="session")
+def facenet_files(facenet, pictures, tmp_path_factory):
+    """Paths of the FaceNet's .tflite files by precision."""
+    folder = tmp_path_factory.mktemp("facenet")
+    files = {p: folder / f"model_{p}.tflite" for p in ("float32", "float16", "int8")}
+    for precision, path in files.items():
+        export_litert_embedder(facenet, path, precision, pictures)
     return files
 
 

@@ -1,12 +1,9 @@
 import cv2
-import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from kerasvision import backbones
-from kerasvision.embedding import FaceNet, embedding_network
-from kerasvision.export import LiteRTDetector, LiteRTSegmenter, export_embedding
+from kerasvision.export import LiteRTDetector, LiteRTSegmenter
 from kerasvision.ops import boxes as box_ops
 
 
@@ -74,11 +71,27 @@ def test_image_embedder_agrees(
     """MediaPipe's ImageEmbedder loads the file as it is, and sees what Keras sees."""
     expected = classifier.embedder.predict_on_batch(pictures)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    path, options = embedder_files[precision], ("--task=embed", "--l2_normalize")
-    rows = mediapipe("mediapipe_classify.py", path, pictures, *options)
+    rows = mediapipe("mediapipe_embed.py", embedder_files[precision], pictures, "--l2_normalize")
     found = np.array([row["embedding"] for row in rows])
     np.testing.assert_allclose(found, expected, atol=tolerance)
     np.testing.assert_allclose(np.sum(found * expected, axis=1), 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("int8", 0.05)])
+def test_image_embedder_agrees_on_a_facenet(
+    facenet, facenet_files, pictures, mediapipe, precision, tolerance
+):
+    """As it is, without being asked to make lengths 1; and cosines are those of Keras."""
+    expected = facenet.predict_on_batch(pictures)
+    rows = mediapipe("mediapipe_embed.py", facenet_files[precision], pictures)
+    found = np.array([row["embedding"] for row in rows])
+    assert found.shape == (4, 8)
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=tolerance)
+    similarities = np.array([row["similarities"] for row in rows])
+    np.testing.assert_allclose(similarities, expected @ expected.T, atol=2 * tolerance)
+    # Pictures 0 and 2 are red, 1 and 3 blue.
+    assert (similarities - 2 * np.eye(4)).argmax(axis=1).tolist() == [2, 3, 0, 1]
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -106,18 +119,3 @@ def test_image_segmenter_enlarges_to_the_picture(segmenter, segmenter_files, pic
         np.testing.assert_allclose(rows[i]["probabilities"], expected, atol=1e-3)
         assert np.mean(rows[i]["mask"] == expected.argmax(axis=-1)) > 0.99
         assert set(np.unique(rows[i]["mask"])) == {0, 2 if i % 2 else 1}
-
-
-def test_image_embedder_takes_a_facenet(pictures, mediapipe, tmp_path):
-    """An embedding of faces, as trained by triplets, at unit length without being told to."""
-    keras.utils.set_random_seed(0)
-    shape = np.shape(pictures)[1:]
-    backbone = backbones.cifar_resnet(shape, depth=8, width=4, include_top=False)
-    model = FaceNet(embedding_network(backbone, 16))
-    export_embedding(model, tmp_path, ["float32"])
-    expected = model.embedder.predict_on_batch(np.asarray(pictures))
-    rows = mediapipe(
-        "mediapipe_classify.py", tmp_path / "model_float32.tflite", pictures, "--task=embed"
-    )
-    np.testing.assert_allclose([row["embedding"] for row in rows], expected, atol=1e-4)
-    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1.0, atol=1e-5)

@@ -4,7 +4,7 @@ import processes
 import pytest
 
 # These are for MediaPipe's own environment.
-ELSEWHERE = ("mediapipe_classify", "mediapipe_detect", "mediapipe_segment")
+ELSEWHERE = ("mediapipe_classify", "mediapipe_detect", "mediapipe_embed", "mediapipe_segment")
 TOOLS = sorted((pathlib.Path(__file__).parents[2] / "tools").glob("*.py"))
 
 
