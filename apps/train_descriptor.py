@@ -33,6 +33,12 @@ flags.DEFINE_integer("appearances", 8, "Pictures of each of these poses.", lower
 flags.DEFINE_integer("views", 600, "Known views of each object, in the end.", lower_bound=1)
 flags.DEFINE_integer("queries", 60, "Views of each object that are asked for.", lower_bound=1)
 flags.DEFINE_integer("image_size", 64, "Side of the pictures, in pixels.", lower_bound=28)
+flags.DEFINE_enum(
+    "model",
+    "descriptor_network",
+    ["descriptor_network", "cifar_resnet"],
+    "The paper's network, or a ResNet-20, which learns more and takes longer.",
+)
 flags.DEFINE_integer("descriptor_size", 32, "Numbers of a descriptor.", lower_bound=1)
 flags.DEFINE_float("margin", 0.01, "m of the triplets' loss.", lower_bound=0.0)
 flags.DEFINE_integer("objects_each", 6, "Objects in a batch.", lower_bound=1)
@@ -59,8 +65,13 @@ def run(config):
     import keras
     import numpy as np
 
-    from kerasvision import data, drawing, export
-    from kerasvision.embedding import Gallery, PoseDescriptor, descriptor_network
+    from kerasvision import backbones, data, drawing, export
+    from kerasvision.embedding import (
+        Gallery,
+        PoseDescriptor,
+        descriptor_network,
+        embedding_network,
+    )
     from kerasvision.training import callbacks
 
     app.start(config.seed, mixed_precision=False, deterministic=False)
@@ -80,7 +91,12 @@ def run(config):
 
     # Model.
     shape = (config.image_size, config.image_size, 3)
-    model = PoseDescriptor(descriptor_network(shape, config.descriptor_size), config.margin)
+    if config.model == "cifar_resnet":
+        backbone = backbones.cifar_resnet(shape, include_top=False)
+        network = embedding_network(backbone, config.descriptor_size, "flatten", "linear")
+    else:
+        network = descriptor_network(shape, config.descriptor_size)
+    model = PoseDescriptor(network, config.margin)
     steps = config.steps_per_epoch
     schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
     model.compile(

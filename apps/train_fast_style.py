@@ -37,6 +37,9 @@ flags.DEFINE_list("content_layers", None, "Names of layers. Default: block3_conv
 flags.DEFINE_list("style_layers", None, "Default: the last of VGG's first four blocks each.")
 flags.DEFINE_float("content_weight", 1.0, "Of the content.", 0.0)
 flags.DEFINE_float("style_weight", 10.0, "Of the style.", 0.0)
+flags.DEFINE_float(
+    "style_warmup_epochs", 0.0, "Epochs in which the style's weight rises to it.", 0.0
+)
 flags.DEFINE_float("tv_weight", 0.1, "Of the TV prior.", 0.0)
 flags.DEFINE_integer("image_size", 256, "Side of the pictures to train on, in pixels.", 44)
 flags.DEFINE_float("enlarge", 1.2, "Factor of the size that random crops are cut from.", 1.0)
@@ -110,7 +113,11 @@ def run(config):
     model = FastStyle(transformer(filters=config.filters))
     schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
     model.compile(
-        keras.optimizers.Adam(schedule), style_loss, style, jit_compile=config.jit_compile
+        keras.optimizers.Adam(schedule),
+        style_loss,
+        style,
+        style_warmup=round(config.style_warmup_epochs * steps),
+        jit_compile=config.jit_compile,
     )
     checkpoint = callbacks.Checkpoint(workdir, steps, monitor=None)
     epochs_done = checkpoint.restore(model)

@@ -5,9 +5,10 @@
 
 Both have the loss that the network was trained with, as the flags in its run folder tell. Told are,
 of centre crops of pictures, the mean losses: of the pictures as they are, as the network paints
-them, and after some iterations of L-BFGS from the picture on; the first iteration that is no worse
-than the network; the medians of the seconds that the network and 100 iterations take, and their
-ratio. The network's first call, which compiles it, is not counted.
+them, and after some iterations of L-BFGS; the first iteration that is no worse than the network;
+the medians of the seconds that the network and all iterations take, and their ratio. The descent
+starts from white noise, as what Johnson et al. compare with does, or from the picture (--start).
+The network's first call, which compiles it, is not counted.
 """
 
 import pathlib
@@ -24,6 +25,7 @@ flags.DEFINE_string("style", None, "Picture that the network was trained with.")
 flags.DEFINE_integer("count", 5, "Pictures.", lower_bound=1)
 flags.DEFINE_integer("image_size", 256, "Their side, in pixels, a multiple of 4.", lower_bound=44)
 flags.DEFINE_integer("iterations", 100, "Of L-BFGS.", lower_bound=1)
+flags.DEFINE_enum("start", "noise", ["noise", "content"], "Where the descent starts.")
 
 TOLD = (10, 25, 50, 75, 100)
 
@@ -47,23 +49,27 @@ def main(argv):
         )
     # As it was trained.
     trained = absl_flags.FlagValues()
+    absl_flags.DEFINE_string("model", "vgg16", "", flag_values=trained)
+    absl_flags.DEFINE_string("backbone_weights", None, "", flag_values=trained)
+    absl_flags.DEFINE_list("content_layers", [*fast_style.CONTENT_LAYERS], "", flag_values=trained)
+    absl_flags.DEFINE_list("style_layers", [*fast_style.STYLE_LAYERS], "", flag_values=trained)
     for name, default in (("content_weight", 1.0), ("style_weight", 10.0), ("tv_weight", 0.1)):
         absl_flags.DEFINE_float(name, default, "", flag_values=trained)
     absl_flags.DEFINE_integer("style_side", 256, "", flag_values=trained)
     text = pathlib.Path(config.model, run_folder.FLAGFILE).read_text().splitlines()
     known = tuple(f"--{name}=" for name in trained)
     trained(["", *(line for line in text if line.startswith(known))])
-    network, _ = load_network("vgg16", config.backbone_weights)
+    network, _ = load_network(trained.model, config.backbone_weights or trained.backbone_weights)
     loss = StyleLoss(
         network,
-        fast_style.CONTENT_LAYERS,
-        fast_style.STYLE_LAYERS,
+        trained.content_layers,
+        trained.style_layers,
         content_weight=trained.content_weight,
         style_weight=trained.style_weight,
         tv_weight=trained.tv_weight,
     )
     style = app.read_picture("style", config.style, trained.style_side)
-    transfer = StyleTransfer(loss, iterations=config.iterations)
+    transfer = StyleTransfer(loss, iterations=config.iterations, start=config.start)
 
     size, before, painted, after, seconds = (config.image_size,) * 2, [], [], [], ([], [])
     files = app.find_pictures(config.input)[: config.count]
@@ -83,7 +89,7 @@ def main(argv):
         painted.append(loss_of(made))
         losses = []
         started = time.perf_counter()
-        transfer.descend(x, targets, lambda step, image, terms: losses.append(terms["loss"]))
+        transfer(x, [style], on_step=lambda step, image, terms: losses.append(terms["loss"]))
         seconds[1].append(time.perf_counter() - started)
         after.append(losses)
         reached = next((i + 1 for i, value in enumerate(losses) if value <= painted[-1]), None)

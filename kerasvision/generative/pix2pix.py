@@ -233,10 +233,10 @@ def patch_discriminator(
     return keras.Model(images, logits, name=name)
 
 
-def instance_norm(x, name, affine=True):
-    """Each map of each picture with mean 0 and deviation 1 (Ulyanov et al. 2016)."""
+def instance_norm(x, name, affine=True, scale="ones"):
+    """Each map of each picture with mean 0 and deviation 1, or `scale` at first (Ulyanov 2016)."""
     return layers.GroupNormalization(
-        groups=-1, epsilon=1e-5, center=affine, scale=affine, name=name
+        groups=-1, epsilon=1e-5, center=affine, scale=affine, gamma_initializer=scale, name=name
     )(x)
 
 

@@ -40,16 +40,19 @@ class FastStyle(keras.Model):
         self.means = [keras.metrics.Mean(name) for name in ("loss", "content", "style", "tv")]
         self.built = True
 
-    def compile(self, optimizer, style_loss, style, **kwargs):
+    def compile(self, optimizer, style_loss, style, style_warmup=0, **kwargs):
         """As of Keras.
 
         Args:
             optimizer: Adam with a learning rate of 1e-3 in the paper.
             style_loss: `kerasvision.synthesis.StyleLoss`.
             style: picture (h, w, 3), 0 to 255.
+            style_warmup: steps in which the style's weight rises from 0 to its own, in a straight
+                line. A network that gets it at once learns the colours first, so brightly that
+                tanh has no slope left for the content. What is reported has the whole weight.
         """
         super().compile(optimizer=optimizer, **kwargs)
-        self.style_loss = style_loss
+        self.style_loss, self.style_warmup = style_loss, style_warmup
         self.style_targets = style_loss.style_targets(style)
 
     def get_compile_config(self):
@@ -63,10 +66,12 @@ class FastStyle(keras.Model):
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = ops.cast(batch["images"], "float32")
         contents = self.style_loss.content_targets(images)
+        steps = ops.cast(self.optimizer.iterations, "float32")
+        share = ops.minimum(steps / self.style_warmup, 1.0) if self.style_warmup else 1.0
         with tf.GradientTape() as tape:
             painted = self(images, training=True)
             terms = self.style_loss(painted, contents, [(1.0, self.style_targets, None)])
-            loss = self.optimizer.scale_loss(terms["loss"])
+            loss = self.optimizer.scale_loss(terms["loss"] - (1.0 - share) * terms["style"])
         variables = self.network.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         for mean in self.means:
@@ -138,9 +143,9 @@ def transformer(image_shape=(None, None, 3), filters=32, blocks=5, name="transfo
         )
     margin = 8 * blocks
 
-    def normalized(x, filters, size, name, **settings):
+    def normalized(x, filters, size, name, scale="ones", **settings):
         x = layers.Conv2D(filters, size, name=name, **settings)(x)
-        return instance_norm(x, f"{name}_norm")
+        return instance_norm(x, f"{name}_norm", scale=scale)
 
     def relu(x, name):
         return layers.ReLU(name=f"{name}_relu")(x)
@@ -157,7 +162,8 @@ def transformer(image_shape=(None, None, 3), filters=32, blocks=5, name="transfo
         name_ = f"block{block + 1}"
         shortcut = layers.Cropping2D(2, name=f"{name_}_crop")(x)
         x = relu(normalized(x, filters << 2, 3, f"{name_}_conv1"), f"{name_}_conv1")
-        x = normalized(x, filters << 2, 3, f"{name_}_conv2")
+        # At first the blocks let through what they get (Goyal et al. 2017, section 5.1).
+        x = normalized(x, filters << 2, 3, f"{name_}_conv2", scale="zeros")
         x = layers.Add(name=f"{name_}_add")([shortcut, x])
     for step in (1, 0):
         name_ = f"up{2 - step}"

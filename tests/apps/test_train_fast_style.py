@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,6 +116,21 @@ def test_translate_paints_pictures_of_any_size(trained, inputs, tmp_path):
     printed = runs("translate", out, f"--model={trained}", f"--input={tmp_path / 'input'}")
     assert "small.png: left out; image: must have 41 x 41 pixels or more" in printed
     assert cv2.imread(str(out / "photo.png.png")).shape == (49, 63, 3)
+
+
+def test_the_descent_is_compared_with_by_the_loss_it_was_trained_with(trained, inputs):
+    result = processes.run(
+        "tools/compare_styles.py", f"--model={trained}", f"--style={inputs / 'red.png'}",
+        f"--input={inputs / 'photos'}", "--count=6", "--image_size=44", "--iterations=25",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    told = dict(re.findall(r"^ {2,3}(\S.*?) +(\d+\.\d+)$", result.stdout, re.MULTILINE))
+    assert list(told) == ["as they are", "painted by the network", "10 iterations", "25 iterations"]
+    assert float(told["25 iterations"]) < float(told["10 iterations"])
+    # The same layers, weights, style and pictures as when it was trained.
+    metrics = json.loads((trained / "metrics.json").read_text())
+    for kind, name in (("as_they_are", "as they are"), ("painted", "painted by the network")):
+        assert float(told[name]) == pytest.approx(metrics[kind]["loss"], rel=1e-3)
 
 
 @pytest.mark.slow
