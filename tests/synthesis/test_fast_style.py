@@ -71,6 +71,38 @@ def test_training(style_loss):
         np.testing.assert_array_equal(old, new)
 
 
+def test_style_gains_its_weight_step_by_step(style_loss):
+    style, x = pictures(1, seed=1)[0], pictures(2)
+    loss_at = []
+    for weight, warmup in ((0.0, 0), (1.0, 4), (1.0, 0)):
+        keras.utils.set_random_seed(0)
+        model = FastStyle(transformer(filters=4, blocks=1))
+        own = StyleLoss(style_loss.phi, ["deep"], ["first", "deep"], style_weight=weight)
+        model.compile(keras.optimizers.SGD(1e-2), own, style, style_warmup=warmup)
+        told, weights = [], []
+        for _ in range(6):
+            model.reset_metrics()
+            told.append(model.train_on_batch({"images": x}, return_dict=True))
+            weights.append(np.concatenate([w.ravel() for w in model.get_weights()]))
+        loss_at.append((told, weights))
+    (_, without), (rising, warm), (whole, at_once) = loss_at
+    # The first step has none of it, and tells of all of it; the second has a quarter.
+    np.testing.assert_array_equal(warm[0], without[0])
+    assert float(rising[0]["style"]) == float(whole[0]["style"]) > 0
+    steps = [np.abs(w[1] - w[0] - (without[1] - without[0])).max() for w in (warm, at_once)]
+    assert 0 < steps[0] < steps[1]
+    # Once it is whole, a step is what it is without a rise.
+    model.set_weights(_split(warm[4], model.get_weights()))
+    model.train_on_batch({"images": x})
+    now = np.concatenate([w.ravel() for w in model.get_weights()])
+    np.testing.assert_allclose(now, warm[5], atol=1e-6)
+
+
+def _split(flat, like):
+    ends = np.cumsum([w.size for w in like])
+    return [part.reshape(w.shape) for part, w in zip(np.split(flat, ends[:-1]), like)]
+
+
 def test_save_and_load(style_loss, tmp_path):
     model = FastStyle(transformer(filters=4, blocks=2))
     model.compile(keras.optimizers.Adam(1e-3), style_loss, pictures(1)[0])
