@@ -93,7 +93,7 @@ def run(config):
     shape = (config.image_size, config.image_size, 3)
     if config.model == "cifar_resnet":
         backbone = backbones.cifar_resnet(shape, include_top=False)
-        network = embedding_network(backbone, config.descriptor_size, "flatten", "linear")
+        network = embedding_network(backbone, config.descriptor_size, "flatten")
     else:
         network = descriptor_network(shape, config.descriptor_size)
     model = PoseDescriptor(network, config.margin)

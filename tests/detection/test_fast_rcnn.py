@@ -170,6 +170,7 @@ def test_decoding_equals_reference(tiny):
         assert scores[0, j, c] == pytest.approx(exponents[c + 1] / exponents.sum(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_trained_model_finds_squares_and_survives_a_file(tmp_path):
     model = tiny_model()
     batch = batch_of_squares(16)

@@ -299,6 +299,7 @@ def test_xla_and_graph_steps_are_equal(roi_pooling):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_objects_can_be_learnt():
     """Some steps on two pictures, and their objects come out of `predict`."""
     keras.utils.set_random_seed(2)

@@ -147,6 +147,7 @@ def test_hard_examples_equal_reference(batch):
     )
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_learnt_and_kept(tmp_path):
     """Some steps with hard examples; the losses fall, and the file gives the same detections."""
     model = tiny_model(num_hard_examples=16)

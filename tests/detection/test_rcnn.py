@@ -340,6 +340,7 @@ def trained(model):
     return batch, history
 
 
+@pytest.mark.slow
 def test_trained_model_finds_squares(tmp_path):
     model = tiny_model(num_samples=32)
     batch, history = trained(model)

@@ -57,6 +57,7 @@ def test_ssd512_is_the_papers():
     assert model.default_boxes.shape == (24_564, 4)
 
 
+@pytest.mark.slow
 def test_ssd300_subsamples_the_fully_connected_layers(tmp_path):
     rng = np.random.default_rng(0)
     peer = keras.applications.VGG16(weights=None, classes=2)

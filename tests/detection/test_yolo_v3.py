@@ -243,6 +243,7 @@ def test_training_lowers_the_loss(tiny, height, width):
     np.testing.assert_allclose(terms, losses[0]["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_loss_is_the_same(tiny):
     losses = []
     for jit_compile in (False, True):

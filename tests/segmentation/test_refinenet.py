@@ -71,6 +71,7 @@ def test_each_block_doubles_the_resolution():
     assert network.output.shape == (None, 64, 32, 2)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss():
     keras.utils.set_random_seed(0)
     model = small()

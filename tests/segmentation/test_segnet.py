@@ -65,6 +65,7 @@ def test_the_encoder_starts_as_vgg16(tmp_path):
         np.testing.assert_array_equal(model.network.get_layer(name).bias, bias)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss():
     keras.utils.set_random_seed(0)
     model = segnet_basic(2, (32, 32, 3))
