@@ -146,6 +146,8 @@ def run(config):
                     pad=config.pad,
                     min_area=config.min_area,
                     randaugment_magnitude=config.randaugment,
+                    distortion=config.distortion,
+                    min_resolution=config.min_resolution,
                 ),
                 seed=config.seed,
                 first_epoch=epochs_done,
@@ -185,7 +187,7 @@ def run(config):
     evaluation.draw_verification(embeddings, labels, test.class_names, workdir)
     seconds["evaluation"] = time.perf_counter() - before
     metrics.update(
-        dataset=config.dataset,
+        dataset=test.name,
         split=test.split,
         persons=len(test.class_names),
         pictures=test.num_examples,
@@ -203,7 +205,7 @@ def run(config):
     seconds["total"] = time.perf_counter() - started
     metrics["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
     run_folder.write_json(workdir / "metrics.json", metrics)
-    print(f"\n{len(test.class_names)} persons of {config.dataset}, not trained on:")
+    print(f"\n{len(test.class_names)} persons of {test.name}, not trained on:")
     print(evaluation.format_verification(metrics))
     app.print_files(workdir, seconds["total"])
     return metrics

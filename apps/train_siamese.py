@@ -1,7 +1,7 @@
 """Trains a siamese network on some classes, and asks it which of five pictures of others matches.
 
   python apps/train_siamese.py --dataset=fashion_mnist --train_classes=0:5 --val_classes=5:10
-  python apps/train_siamese.py --dataset=digits --train_classes=0:5 --val_classes=5:10 --noflip
+  python apps/train_siamese.py --flagfile=configs/train_siamese/glyphs.flags
 
 The run folder (--workdir) holds, in the end:
   flags.txt       the flags as run; --flagfile=flags.txt repeats the run
@@ -45,6 +45,9 @@ flags.DEFINE_enum(
     "contrastive, of distances or of their squares.",
 )
 flags.DEFINE_float("margin", 1.0, "Of the contrastive losses.", lower_bound=0.0)
+flags.DEFINE_float(
+    "hardest", 1.0, "Share of a batch's pairs, of either kind, that are learnt from.", 0.001, 1.0
+)
 flags.DEFINE_enum("model", "cifar_resnet", list(NETWORKS), "Which network.")
 flags.DEFINE_string("image_size", None, "HEIGHTxWIDTH in pixels. Default: the network's.")
 flags.DEFINE_integer("width", None, "Channels of the first stage: resnet18 (64), cifar_resnet (16)")
@@ -100,7 +103,7 @@ def run(config):
         # Numbers from 0 to 1 for the heads, as of Koch et al.; the sphere for distances.
         ending = "sigmoid" if config.loss in ("l1", "chi2") else "unit_length"
         network = embedding_network(backbone, config.embedding_size, config.pooling, ending)
-        model = Siamese(network, config.loss, config.margin)
+        model = Siamese(network, config.loss, config.margin, config.hardest)
         app.compile_model(model, config, steps)
     checkpoint = callbacks.Checkpoint(workdir, steps, monitor=None)
     with devices.scope():
@@ -127,6 +130,8 @@ def run(config):
                     pad=config.pad,
                     min_area=config.min_area,
                     randaugment_magnitude=config.randaugment,
+                    distortion=config.distortion,
+                    min_resolution=config.min_resolution,
                 ),
                 seed=config.seed,
                 first_epoch=epochs_done,
@@ -171,7 +176,7 @@ def run(config):
         "trials": TRIALS,
         "eer": verification.equal_error_rate(distances, same),
         "threshold": threshold,
-        "dataset": config.dataset,
+        "dataset": test.name,
         "split": test.split,
         "classes": test.class_names,
         "pictures": test.num_examples,
@@ -189,7 +194,7 @@ def run(config):
     seconds["total"] = time.perf_counter() - started
     metrics["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
     run_folder.write_json(workdir / "metrics.json", metrics)
-    print(f"\n{len(test.class_names)} classes of {config.dataset}, not trained on:")
+    print(f"\n{len(test.class_names)} classes of {test.name}, not trained on:")
     print(f"  one picture each of {config.ways}, which is it?   {accuracy:.4f}")
     print(f"  is it this class? equal error rate    {metrics['eer']:.4f}")
     app.print_files(workdir, seconds["total"])

@@ -10,6 +10,7 @@ from kerasvision.data.classification import ClassificationDataset, load_folder
 from kerasvision.data.classification_augmentation import ClassificationAugmentation
 from kerasvision.data.coco import load_coco
 from kerasvision.data.dataset import DetectionDataset
+from kerasvision.data.glyphs import load_glyphs
 from kerasvision.data.identities import (
     identity_batches,
     identity_steps,
@@ -107,7 +108,7 @@ def load_classification(name, split="train", *, data_dir=None, download=False):
 
     Args:
         name: `scenes` (drawn on first use, each object cut out), `fashion_mnist`, `digits`,
-            `folder:PATH` (a folder a class) or `tfds:NAME`.
+            `glyphs`, `folder:PATH` (a folder a class) or `tfds:NAME`.
         split: name of the split, such as `train`, `val` or `test`.
         data_dir: folder of TensorFlow Datasets' files, or of those of Fashion-MNIST; None: their
             own defaults.
@@ -126,12 +127,15 @@ def load_classification(name, split="train", *, data_dir=None, download=False):
         return load_fashion_mnist(name, split, data_dir, download)
     if name == "digits":
         return load_digits(name, split)
+    if name == "glyphs":
+        return load_glyphs(name, split)
     if kind == "folder" and rest:
         return load_folder(name, rest, split)
     if kind == "tfds" and rest:
         return load_tfds_classification(name, rest, split, data_dir, download)
     raise ValueError(
-        f"dataset must be scenes, fashion_mnist, digits, folder:PATH or tfds:NAME; received: {name}"
+        "dataset must be scenes, fashion_mnist, digits, glyphs, folder:PATH or tfds:NAME; "
+        f"received: {name}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Augmentation of pictures that have a class: crops, flips, RandAugment, MixUp and CutMix.
+"""Augmentation of pictures that have a class: crops, flips, RandAugment, MixUp, distortion.
 
 Everything here is a pure function of its arguments and a seed, which Keras's layers of these
 names are not: their generators count in a variable, so that a resumed run differs.
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kerasvision.data.augmentation import IMAGENET_MEAN, paste, resize_window
 from kerasvision.data.pipeline import centre_crop
+from kerasvision.data.warping import elastic_displacements, sample_bilinear
 
 
 def sample_area_crop(size, seed, min_area, trials=10):
@@ -185,6 +186,60 @@ def affine(image, matrix, offset, fill):
     return moved[0] + fill
 
 
+def distort(image, seed, strength):
+    """Turns, shears, stretches, moves and bends a picture, as hands do with what they write.
+
+    Of a strength of 1 it is turned by up to 0.2 radians either way, sheared by up to 0.3, its
+    height and its width are changed by factors of e^-0.2 to e^0.2 and its place by up to 1 / 16 of
+    its sides; and on a grid of 4 x 4 it is displaced by 1 / 20 of its shorter side (the standard
+    deviation).
+
+    Args:
+        image: (H, W, 3) uint8.
+        seed: (2,) integer tensor.
+        strength: of all of these, from 0 on.
+
+    Returns:
+        (H, W, 3) uint8, bilinear. Around the picture its outermost pixels go on.
+
+    References: Koch et al. 2015 ("Siamese Neural Networks for One-shot Image Recognition"),
+    section 3.2, for the affine part; Simard et al. 2003 ("Best Practices for Convolutional Neural
+    Networks Applied to Visual Document Analysis"), for the elastic one.
+    """
+    seed_affine, seed_elastic = tf.unstack(tf.random.split(seed, 2))
+    draws = strength * tf.random.stateless_uniform((6,), seed_affine, -1.0, 1.0)
+    cos, sin, shear = tf.cos(0.2 * draws[0]), tf.sin(0.2 * draws[0]), 0.3 * draws[1]
+    taller, wider = tf.exp(0.2 * draws[2]), tf.exp(0.2 * draws[3])
+    size = tf.shape(image)[:2]
+    limits = tf.cast(size, tf.float32)[:, None, None]
+    places = tf.cast(
+        tf.stack(tf.meshgrid(*map(tf.range, tf.unstack(size)), indexing="ij")), "float"
+    )
+    rows, columns = tf.unstack(places - (limits - 1.0) / 2)
+    rows, columns = rows / taller, columns / wider + shear * rows
+    places = tf.stack([cos * rows - sin * columns, sin * rows + cos * columns])
+    places += (limits - 1.0) / 2 + draws[4:, None, None] * limits / 16
+    deviation = strength * tf.cast(tf.reduce_min(size), tf.float32) / 20
+    places += elastic_displacements(size, seed_elastic, deviation, grid=4)
+    places = tf.clip_by_value(places, 0.0, limits - 1.0)
+    return tf.cast(tf.round(sample_bilinear(image, places)), tf.uint8)
+
+
+def coarsen(image, seed, min_resolution):
+    """Shrinks a picture (H, W, 3), and enlarges it again: uint8 of the same size.
+
+    Args:
+        image: (H, W, 3) uint8.
+        seed: (2,) integer tensor.
+        min_resolution: its sides shrink to a share that is uniform from this to 1.
+    """
+    share = tf.random.stateless_uniform((), seed, min_resolution, 1.0)
+    size = tf.shape(image)[:2]
+    small = tf.maximum(tf.cast(tf.round(share * tf.cast(size, tf.float32)), tf.int32), 1)
+    image = tf.image.resize(tf.image.resize(image, small, antialias=True), size)
+    return tf.cast(tf.round(image), tf.uint8)
+
+
 def mixup(images, labels, seed, alpha):
     """Averages each picture, and its label, with another one of the batch.
 
@@ -253,9 +308,9 @@ def _beta(count, seed, alpha):
 class ClassificationAugmentation:
     """Augments pictures for the training of classifiers, by a seed alone.
 
-    A picture is cropped, either as CIFAR's (centre crop, padded by `pad` and cropped again) or as
-    Inception's (`min_area` below 1), flipped, and changed by RandAugment. Then pictures of a
-    batch are mixed.
+    A picture is distorted, cropped, either as CIFAR's (centre crop, padded by `pad` and cropped
+    again) or as Inception's (`min_area` below 1), flipped, changed by RandAugment and coarsened.
+    Then pictures of a batch are mixed.
 
     Args:
         image_shape: (height, width, 3) of the output, in pixels.
@@ -265,6 +320,8 @@ class ClassificationAugmentation:
         min_area: smallest share of the picture's area that a crop has; 1.0: no such crops.
         randaugment_magnitude: strength of RandAugment, 0 (none at all) to 1.
         randaugment_num_ops: number of changes that RandAugment makes one after the other.
+        distortion: strength of `distort`, for characters; 0: none.
+        min_resolution: of `coarsen`, share of the output's resolution; 1: none is lost.
         mixup_alpha: of the Beta distribution of MixUp's weights; 0: no MixUp.
         cutmix_alpha: of the Beta distribution of CutMix's areas; 0: no CutMix. With both every
             batch takes one of them, with equal chance.
@@ -288,6 +345,8 @@ class ClassificationAugmentation:
         min_area=1.0,
         randaugment_magnitude=0.0,
         randaugment_num_ops=2,
+        distortion=0.0,
+        min_resolution=1.0,
         mixup_alpha=0.0,
         cutmix_alpha=0.0,
         fill=IMAGENET_MEAN,
@@ -313,9 +372,15 @@ class ClassificationAugmentation:
             raise ValueError(
                 f"randaugment_num_ops must be at least 1; received: {randaugment_num_ops}"
             )
-        for name, alpha in {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}.items():
-            if alpha < 0.0:
-                raise ValueError(f"{name} must not be negative; received: {alpha}")
+        if not 0.0 < min_resolution <= 1.0:
+            raise ValueError(f"min_resolution must be within (0, 1]; received: {min_resolution}")
+        for name, value in {
+            "distortion": distortion,
+            "mixup_alpha": mixup_alpha,
+            "cutmix_alpha": cutmix_alpha,
+        }.items():
+            if value < 0.0:
+                raise ValueError(f"{name} must not be negative; received: {value}")
         if len(fill) != 3 or not all(0.0 <= channel <= 255.0 for channel in fill):
             raise ValueError(f"fill must be three numbers of 0..255; received: {fill}")
         self.image_shape = tuple(image_shape)
@@ -325,6 +390,8 @@ class ClassificationAugmentation:
         self.min_area = min_area
         self.randaugment_magnitude = randaugment_magnitude
         self.randaugment_num_ops = randaugment_num_ops
+        self.distortion = distortion
+        self.min_resolution = min_resolution
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
         self.fill = tuple(round(channel) for channel in fill)
@@ -341,6 +408,10 @@ class ClassificationAugmentation:
         """
         height, width, _ = self.image_shape
         seed_crop, seed_flip, seed_changes = tf.unstack(tf.random.split(seed, 3))
+        # Apart from the three, so that those draw the same with it and without.
+        seed_distortion, seed_resolution = tf.unstack(tf.random.split(tf.bitwise.invert(seed), 2))
+        if self.distortion:
+            image = distort(image, seed_distortion, self.distortion)
         if self.min_area < 1.0:
             window = sample_area_crop(tf.shape(image)[:2], seed_crop, self.min_area)
             image, _, _ = resize_window(image, window, (height, width))
@@ -369,7 +440,10 @@ class ClassificationAugmentation:
                 self.randaugment_num_ops,
                 self.fill,
             )
-        return tf.cast(image, tf.uint8)
+        image = tf.cast(image, tf.uint8)
+        if self.min_resolution < 1.0:
+            image = coarsen(image, seed_resolution, self.min_resolution)
+        return image
 
     def mix(self, images, labels, seed):
         """Mixes the pictures of a batch with each other.

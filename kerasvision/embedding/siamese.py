@@ -6,6 +6,7 @@ Human-Level Performance in Face Verification"), section 4; Koch, Zemel and Salak
 """
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from kerasvision.embedding.facenet import images_of
@@ -104,21 +105,26 @@ class Siamese(keras.Model):
             "contrastive" (Simo-Serra et al. 2015) or "squared_contrastive" (Hadsell et al.
             2006): by Euclidean distances, without a head.
         margin: of the contrastive losses.
+        hardest: share of the pairs of either kind that are learnt from, those furthest from
+            what they should be (Simo-Serra et al. 2015, section 3.3); 1: all of them.
 
     Raises:
-        ValueError: another loss, or a network that doesn't give embeddings.
+        ValueError: another loss, no share, or a network that doesn't give embeddings.
     """
 
-    def __init__(self, network, loss="l1", margin=1.0, **kwargs):
+    def __init__(self, network, loss="l1", margin=1.0, hardest=1.0, **kwargs):
         super().__init__(**kwargs)
         if loss not in {**HEADS, **CONTRASTIVE}:
             names = ", ".join({**HEADS, **CONTRASTIVE})
             raise ValueError(f"loss must be one of {names}; received: {loss}")
+        if not 0.0 < hardest <= 1.0:
+            raise ValueError(f"hardest must be above 0, up to 1; received: {hardest}")
         if len(network.output_shape) != 2:
             raise ValueError(
                 f"network must give embeddings (B, D); received: {network.output_shape}"
             )
-        self.network, self.pair_loss, self.margin = network, loss, margin
+        self.network, self.pair_loss = network, loss
+        self.margin, self.hardest = margin, hardest
         self.head = None
         if loss in HEADS:
             self.head = HEADS[loss](dtype="float32", name="head")
@@ -137,8 +143,8 @@ class Siamese(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The mean over the pairs that match and that over those that don't, halved and added."""
-        same, weights = _pairs(x["labels"])
         d = self._pair_distances(y_pred)
+        same, weights = _pairs(x["labels"], d, self.hardest)
         if self.head is not None:
             loss = ops.sum(weights * ops.softplus(ops.where(same, d, -d)))
         else:
@@ -148,9 +154,10 @@ class Siamese(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """How many pairs are told right, at probability 1 / 2 or half of the margin."""
-        same, weights = _pairs(x["labels"])
+        d = self._pair_distances(y_pred)
+        same, weights = _pairs(x["labels"], d)
         threshold = 0.0 if self.head is not None else 0.5 * self.margin
-        right = ops.equal(self._pair_distances(y_pred) < threshold, same)
+        right = ops.equal(d < threshold, same)
         self.accuracy.update_state(ops.sum(weights * ops.cast(right, "float32")))
         return self.get_metrics_result()
 
@@ -174,6 +181,7 @@ class Siamese(keras.Model):
             "network": keras.saving.serialize_keras_object(self.network),
             "loss": self.pair_loss,
             "margin": self.margin,
+            "hardest": self.hardest,
             "name": self.name,
         }
 
@@ -183,15 +191,23 @@ class Siamese(keras.Model):
         return cls(**{**config, "network": network})
 
 
-def _pairs(labels):
-    """Which pairs (B, B) match, and weights of sum 1, half of it for either kind; 0 for itself."""
+def _pairs(labels, distances, hardest=1.0):
+    """Which pairs (B, B) match, and weights of sum 1, half of it for either kind; 0 for itself.
+
+    Of the `distances` (B, B) of either kind only the `hardest` share have a weight.
+    """
     labels = ops.reshape(labels, (-1,))
     same = ops.equal(labels[:, None], labels[None, :])
     weights = 0.0
-    for kind in (
-        ops.logical_xor(same, ops.eye(ops.shape(labels)[0], dtype="bool")),
-        ops.logical_not(same),
+    for kind, hardness in (
+        (ops.logical_xor(same, ops.eye(ops.shape(labels)[0], dtype="bool")), distances),
+        (ops.logical_not(same), -distances),
     ):
+        if hardest < 1.0:
+            ranked = ops.sort(ops.reshape(ops.where(kind, hardness, -np.inf), (-1,)))
+            count = ops.ceil(hardest * ops.sum(ops.cast(kind, "float32")))
+            last = ops.shape(ranked)[0] - ops.maximum(ops.cast(count, "int32"), 1)
+            kind = ops.logical_and(kind, hardness >= ranked[last])
         kind = ops.cast(kind, "float32")
         weights = weights + 0.5 * kind / ops.maximum(ops.sum(kind), 1.0)
-    return same, weights
+    return same, ops.stop_gradient(weights)

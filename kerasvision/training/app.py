@@ -13,7 +13,7 @@ from kerasvision.training.run_folder import RunError
 
 DETECTION_DATASETS = "scenes (built in), tfds:NAME, voc:PATH, coco:ANNOTATIONS.json or yolo:PATH."
 CLASSIFICATION_DATASETS = (
-    "scenes (built in), fashion_mnist, digits, folder:PATH (a folder a class) or tfds:NAME."
+    "scenes (built in), fashion_mnist, digits, glyphs, folder:PATH (a folder a class) or tfds:NAME."
 )
 SEGMENTATION_DATASETS = (
     "scenes (built in), camvid:PATH or folder:PATH (pictures in SPLIT/images, PNG files of the "
@@ -30,7 +30,8 @@ UNPAIRED_DATASETS = (
 )
 IDENTITY_DATASETS = (
     "folder:PATH (a folder a person, or PATH/SPLIT/PERSON; PGM files too), fashion_mnist, digits, "
-    "scenes (built in) or tfds:NAME, whose classes take the place of persons."
+    "glyphs (letters of many typefaces), scenes (built in) or tfds:NAME, whose classes take the "
+    "place of persons."
 )
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".pgm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -93,6 +94,7 @@ def define_identity_flags():
     flags.DEFINE_string(
         "val_classes", None, "Others, that judge: none of --train_classes. Default: all."
     )
+    flags.DEFINE_string("val_dataset", None, "Set that judges. Default: --dataset.")
     flags.DEFINE_integer("identities", 8, "P, persons in a batch.", lower_bound=1)
     flags.DEFINE_integer("pictures_each", 4, "K, pictures of each of them.", lower_bound=2)
     flags.DEFINE_integer("epochs", 30, "Of --steps_per_epoch batches each.", lower_bound=1)
@@ -109,6 +111,15 @@ def define_identity_flags():
         "min_area", 1.0, "Smallest part of a picture that a crop has; 1: all.", 0.01, 1.0
     )
     flags.DEFINE_float("randaugment", 0.0, "Strength of RandAugment, 0 (none) to 1.", 0.0, 1.0)
+    flags.DEFINE_float(
+        "distortion",
+        0.0,
+        "Strength of turning, shearing and bending, for characters; 0: none.",
+        0.0,
+    )
+    flags.DEFINE_float(
+        "min_resolution", 1.0, "Least share of its resolution that a picture keeps.", 0.01, 1.0
+    )
     flags.DEFINE_integer("eval_every", 5, "Epochs between evaluations.", lower_bound=1)
     flags.DEFINE_integer("eval_batch_size", 64, "Pictures at a time, in evaluations.", 1)
     flags.DEFINE_bool(
@@ -287,21 +298,23 @@ def load_identities(config):
     """
     from kerasvision import data
 
+    judges = config.val_dataset or config.dataset
     parts = {
-        "train": (config.train_split, config.train_classes),
-        "val": (config.val_split, config.val_classes),
-        "test": (config.test_split or config.val_split, config.val_classes),
+        "train": (config.dataset, config.train_split, config.train_classes),
+        "val": (judges, config.val_split, config.val_classes),
+        "test": (judges, config.test_split or config.val_split, config.val_classes),
     }
     loaded = {}
-    for split, classes in dict.fromkeys(parts.values()):
-        loaded[split, classes] = data.load_identities(
-            config.dataset,
+    for part in dict.fromkeys(parts.values()):
+        name, split, classes = part
+        loaded[part] = data.load_identities(
+            name,
             split,
             classes=classes,
             data_dir=config.data_dir,
             download=config.download,
         )
-        for problem in loaded[split, classes].problems:
+        for problem in loaded[part].problems:
             print(f"{split}, classes {classes or 'all'}: {problem}")
     train, val, test = (loaded[part] for part in parts.values())
     both = [name for name in train.class_names if name in {*val.class_names, *test.class_names}]
@@ -312,8 +325,8 @@ def load_identities(config):
             f"{' …' if len(both) > 5 else ''}"
         )
     print(
-        f"{config.dataset}: {train.num_examples} pictures of {len(train.class_names)} persons to "
-        f"train on; {test.num_examples} of {len(test.class_names)} others to judge"
+        f"{train.num_examples} pictures of {len(train.class_names)} persons of {train.name} to "
+        f"train on; {test.num_examples} of {len(test.class_names)} others of {test.name} to judge"
     )
     return train, val, test
 

@@ -129,6 +129,18 @@ def test_siamese(loss, people, tmp_path):
     assert {"samples.png", "distances.png", "curves.png", "last.keras"} <= names
 
 
+def test_siamese_of_letters_judged_by_digits(tmp_path):
+    flags = ["--dataset=glyphs", "--val_dataset=digits", "--image_size=16x16", "--depth=8"]
+    flags += ["--train_classes=0:9", "--identities=8", "--steps_per_epoch=2", "--epochs=1"]
+    flags += ["--hardest=0.5", "--distortion=1", "--min_resolution=0.5", "--noflip", "--export="]
+    result = run("train_siamese", f"--workdir={tmp_path}", *flags)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "others of digits to judge" in result.stdout
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["dataset"] == "digits" and metrics["classes"] == list("0123456789")
+    assert metrics["pictures"] == 300 and 0.1 < metrics["one_shot"] < 1.0
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -1,6 +1,7 @@
 import gzip
 import pathlib
 import shutil
+import unicodedata
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from kerasvision import data
 from kerasvision.data import dataset as dataset_lib
-from kerasvision.data import packaged, pictures, tfds_sets
+from kerasvision.data import glyphs, packaged, pictures, tfds_sets
 
 
 def _picture(path, value=100, size=(8, 10)):
@@ -414,6 +415,37 @@ def test_digits():
     assert sorted(seen) == list(range(1797))
     with pytest.raises(ValueError, match="one of: train, val, test; received: validation$"):
         data.load_classification("digits", "validation")
+
+
+def test_glyphs():
+    """Each letter is in one split, in several typefaces, and is none of the digits."""
+    seen = {}
+    for split in ("train", "val", "test"):
+        dataset = data.load_classification("glyphs", split)
+        assert np.bincount(dataset.labels).min() >= 4
+        for file_name, label in zip(dataset.file_names, dataset.labels):
+            name, part, letter, font = file_name.split("/")
+            assert (name, part) == ("glyphs", split) and font in glyphs.FONTS
+            assert unicodedata.name(letter).lower() == dataset.class_names[label]
+            assert unicodedata.category(letter).startswith("L")
+            assert seen.setdefault(letter, split) == split
+        (batch,) = data.classification_batches(dataset, (32, 32, 3), dataset.num_examples)
+        ink = batch["images"].numpy()[..., 0]
+        extents = []
+        for axis in (1, 2):  # letters stand in the middle
+            there = np.any(ink > 0, axis=axis)
+            before, after = there.argmax(1), there[:, ::-1].argmax(1)
+            assert np.abs(before - after).max() <= 2
+            extents.append(32 - before - after)
+        assert set(np.maximum(*extents)) <= {25, 26}
+        first = ink[np.unique(dataset.labels, return_index=True)[1]].reshape(-1, 1024)
+        alike = np.corrcoef(first) - np.eye(len(first))
+        assert alike.max() <= 0.95
+    assert seen["A"] == "train" and "\N{GREEK CAPITAL LETTER ALPHA}" not in seen
+    assert seen["\N{ARMENIAN CAPITAL LETTER AYB}"] == "val"
+    assert seen["\N{LAO LETTER KO}"] == seen["\N{ARABIC LETTER SEEN}"] == "test"
+    with pytest.raises(ValueError, match="one of: train, val, test; received: validation$"):
+        data.load_classification("glyphs", "validation")
 
 
 def test_objects_are_cut_out_with_context(tmp_path):

@@ -5,11 +5,13 @@ import PIL.Image
 import PIL.ImageEnhance
 import PIL.ImageOps
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 
 from kerasvision import data
 from kerasvision.data import classification_augmentation as augmentation
 from kerasvision.data import dataset as dataset_lib
+from kerasvision.data import warping
 from kerasvision.data.classification_augmentation import ClassificationAugmentation
 
 
@@ -75,6 +77,52 @@ def test_pad_and_crop_moves_the_picture_by_up_to_the_padding():
         assert len(places) == 1
         seen.update(places)
     assert len(seen) == 25
+
+
+def test_distortion_equals_the_slow_one():
+    image = photo(30, 24)
+    for seed in ((3, 1), (8, 2)):
+        distorted = augmentation.distort(tf.constant(image), tf.constant(seed), 0.5).numpy()
+        seed_affine, seed_elastic = tf.unstack(tf.random.split(tf.constant(seed), 2))
+        draws = tf.random.stateless_uniform((6,), seed_affine, -0.5, 0.5).numpy()
+        turn, shear, height, width, down, right = draws
+        assert np.abs(draws).max() > 0.2
+        bent = warping.elastic_displacements((30, 24), seed_elastic, 0.5 * 24 / 20, 4).numpy()
+        turned = [
+            [np.cos(0.2 * turn), -np.sin(0.2 * turn)],
+            [np.sin(0.2 * turn), np.cos(0.2 * turn)],
+        ]
+        sheared = [[1, 0], [0.3 * shear * np.exp(0.2 * height), 1]]
+        stretched = np.diag([np.exp(-0.2 * height), np.exp(-0.2 * width)])
+        matrix = np.array(turned) @ sheared @ stretched
+        places = np.zeros((2, 30, 24))
+        for place in np.ndindex(30, 24):
+            moved = matrix @ (np.array(place) - [14.5, 11.5]) + [14.5, 11.5]
+            places[:, *place] = moved + [down * 30 / 16, right * 24 / 16] + bent[:, *place]
+        for channel in range(3):
+            expected = scipy.ndimage.map_coordinates(
+                image[..., channel].astype(float), places, order=1, mode="nearest"
+            )
+            np.testing.assert_allclose(distorted[..., channel], expected, atol=0.6)
+
+
+def test_without_strength_nothing_is_distorted():
+    image = photo(9, 14)
+    for change, none in ((augmentation.distort, 0.0), (augmentation.coarsen, 1.0)):
+        np.testing.assert_array_equal(change(tf.constant(image), tf.constant([1, 2]), none), image)
+
+
+def test_coarse_pictures_lose_the_finest_detail():
+    """Of stripes as wide as a pixel hardly anything is left, of those of eight pixels most."""
+    for width, least, most in ((1, 0, 0.5), (8, 0.8, 1.0)):
+        stripes = np.zeros((32, 32, 3), np.uint8)
+        stripes[:, np.arange(32) // width % 2 == 1] = 200
+        kept = [
+            augmentation.coarsen(tf.constant(stripes), tf.constant([seed, 0]), 0.5).numpy().std()
+            for seed in range(30)
+        ]
+        assert least <= np.mean(kept) / stripes.std() <= most
+        assert np.std(kept) > 0
 
 
 def test_half_of_the_pictures_is_flipped():
@@ -285,7 +333,9 @@ def test_runs_are_equal_and_resume_bit_for_bit(tmp_path):
     assert np.any(whole[0]["images"] != stream(dataset, seed=6)[0]["images"])
 
 
-@pytest.mark.parametrize("crop", [{"pad": 3}, {"min_area": 0.08}])
+@pytest.mark.parametrize(
+    "crop", [{"pad": 3}, {"min_area": 0.08}, {"distortion": 1.0, "min_resolution": 0.01}]
+)
 def test_any_size(crop):
     augment = tf.function(
         ClassificationAugmentation((24, 16, 3), 4, randaugment_magnitude=1.0, **crop),
@@ -307,6 +357,8 @@ def test_any_size(crop):
         ({"pad": 4, "min_area": 0.5}, "two ways to crop.*received: pad=4, min_area=0.5"),
         ({"randaugment_magnitude": 9}, r"within \[0, 1\]; received: 9"),
         ({"randaugment_num_ops": 0}, "randaugment_num_ops must be at least 1"),
+        ({"distortion": -0.5}, "distortion must not be negative; received: -0.5"),
+        ({"min_resolution": 0.0}, r"min_resolution must be within \(0, 1\]; received: 0.0"),
         ({"mixup_alpha": -0.1}, "mixup_alpha must not be negative"),
         ({"cutmix_alpha": -1.5}, "cutmix_alpha must not be negative; received: -1.5"),
         ({"fill": (1, 2, 300)}, "fill must be three numbers"),

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kerasvision import data
-from kerasvision.data import segmentation_augmentation as lib
+from kerasvision.data import warping
 
 SHAPE = (64, 80, 3)
 
@@ -161,7 +161,7 @@ def test_beyond_the_picture_is_its_mirror_image():
 
 def test_mirror_of_one_pixel():
     places = np.array([[[-3.5, 0.0, 7.2]], [[-1.0, 0.5, 2.25]]], np.float32)
-    mirrored = lib.mirror(places, (1, 2)).numpy()
+    mirrored = warping.mirror(places, (1, 2)).numpy()
     np.testing.assert_array_equal(mirrored, [[[0, 0, 0]], [[1, 0.5, 0.25]]])
     image = np.random.default_rng(0).integers(0, 256, (1, 1, 3), np.uint8)
     example = {"images": image, "segmentation_masks": np.array([[2]], np.int32)}
@@ -177,7 +177,7 @@ def test_bilinear_equals_the_slow_one():
     image = rng.integers(0, 256, (7, 5, 3), np.uint8)
     places = rng.uniform(0, 1, (2, 4, 6)).astype(np.float32) * np.float32([6, 4])[:, None, None]
     places[:, 0, 0], places[:, 0, 1] = (6, 4), (0, 0)
-    sampled = lib.sample_bilinear(tf.constant(image), tf.constant(places)).numpy()
+    sampled = warping.sample_bilinear(tf.constant(image), tf.constant(places)).numpy()
     for row, column in np.ndindex(4, 6):
         y, x = places[:, row, column].astype(float)
         total = np.zeros(3)
@@ -230,7 +230,9 @@ def test_scale_is_that_of_the_window():
 
 
 def test_displacements_have_the_deviation_asked_for():
-    draws = [lib.elastic_displacements((60, 90), (seed, 0), 10.0).numpy() for seed in range(200)]
+    draws = [
+        warping.elastic_displacements((60, 90), (seed, 0), 10.0).numpy() for seed in range(200)
+    ]
     draws = np.stack(draws)
     assert draws.shape == (200, 2, 60, 90)
     # In the middles of the grid's cells it is that of the vectors, between them a little less.
@@ -241,7 +243,7 @@ def test_displacements_have_the_deviation_asked_for():
     # Smooth: the bicubic curve between vectors 20 and 30 pixels apart.
     assert np.abs(np.diff(draws, axis=2)).mean() < 1.0
     assert np.abs(np.diff(draws, axis=3)).mean() < 0.7
-    finer = lib.elastic_displacements((60, 90), (0, 0), 10.0, 8).numpy()
+    finer = warping.elastic_displacements((60, 90), (0, 0), 10.0, 8).numpy()
     assert np.abs(np.diff(finer, axis=1)).mean() > 1.0
 
 

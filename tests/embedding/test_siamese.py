@@ -93,8 +93,9 @@ def pair_loss(name, d, same, margin):
 
 
 @pytest.mark.parametrize("name", ["l1", "chi2", "contrastive", "squared_contrastive"])
-def test_loss_and_accuracy_are_those_of_loops(name, compiled):
-    model = siamese(name, margin=1.3)
+@pytest.mark.parametrize("hardest", [1.0, 0.3])
+def test_loss_and_accuracy_are_those_of_loops(name, hardest, compiled):
+    model = siamese(name, margin=1.3, hardest=hardest)
     if model.head is not None:
         model.head.set_weights([W, B])
     f = F[0]
@@ -106,9 +107,15 @@ def test_loss_and_accuracy_are_those_of_loops(name, compiled):
                 d = -logit(type(model.head), f[i], f[j])
             else:
                 d = float(np.linalg.norm(np.float64(f[i]) - f[j]))
-            losses[same].append(pair_loss(name, d, same, 1.3))
+            # Far apart is hard for two that match, near for two that don't.
+            losses[same].append((d if same else -d, pair_loss(name, d, same, 1.3)))
             right[same].append((d < (0.0 if model.head is not None else 0.65)) == same)
-    expected = (np.mean(losses[True]) + np.mean(losses[False])) / 2
+    expected = 0.0
+    for kind in losses.values():  # of each two are equal, (i, j) and (j, i)
+        kind.sort(reverse=True)
+        count = 2 * int(np.ceil(np.ceil(hardest * len(kind)) / 2))
+        assert count == (len(kind) if hardest == 1.0 else {8: 4, 22: 8}[len(kind)])
+        expected += np.mean([loss for _, loss in kind[:count]]) / 2
     loss = compiled(lambda f, labels: model.compute_loss({"labels": labels}, y_pred=f))(f, LABELS)
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     found = model.compute_metrics({"labels": LABELS}, None, f)
@@ -121,8 +128,9 @@ def test_loss_and_accuracy_are_those_of_loops(name, compiled):
 
 @pytest.mark.parametrize("name", ["l1", "chi2", "contrastive", "squared_contrastive"])
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 4, 5], [0] * 6])
-def test_a_batch_with_one_kind_of_pairs_is_finite(name, labels):
-    model = siamese(name)
+@pytest.mark.parametrize("hardest", [1.0, 0.1])
+def test_a_batch_with_one_kind_of_pairs_is_finite(name, labels, hardest):
+    model = siamese(name, hardest=hardest)
     loss = float(model.compute_loss({"labels": np.array(labels)}, y_pred=F[0]))
     assert np.isfinite(loss) and loss >= 0.0
 
@@ -141,7 +149,7 @@ def test_siamese_learns_a_batch(name):
 
 
 def test_siamese_survives_a_file(tmp_path):
-    model = siamese("chi2")
+    model = siamese("chi2", hardest=0.5)
     model.head.set_weights([W, B])
     model.save(tmp_path / "model.keras")
     loaded = load_embedding(tmp_path / "model.keras")
@@ -149,11 +157,17 @@ def test_siamese_survives_a_file(tmp_path):
     f = model.predict(images, verbose=0)
     np.testing.assert_allclose(loaded.predict(images, verbose=0), f)
     np.testing.assert_allclose(loaded.distances(*f), model.distances(*f))
-    assert loaded.pair_loss == "chi2" and loaded.image_shape == (16, 16, 3)
+    assert loaded.pair_loss == "chi2" and loaded.hardest == 0.5
+    assert loaded.image_shape == (16, 16, 3)
 
 
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match="loss must be one of l1, chi2, contrastive"):
         siamese("l2")
+    for share in (0.0, 1.1):
+        with pytest.raises(
+            ValueError, match=f"hardest must be above 0.*received: {share}"
+        ):
+            siamese("l1", hardest=share)
     with pytest.raises(ValueError, match="must give embeddings"):
         Siamese(cifar_resnet((16, 16, 3), include_top=False, depth=8))
