@@ -40,6 +40,16 @@ def test_it_leaves_what_it_promises(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["classes"] == metrics["classes"]
 
 
+def test_of_a_residual_network(tmp_path):
+    flags = [*TINY, "--model=cifar_resnet", "--epochs=1", "--export="]
+    result = run(f"--workdir={tmp_path}", *flags)
+    assert result.returncode == 0, result.stderr[-2000:]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    # ResNet-20 without its 650 of ten classes; 8 numbers of 8 x 8 x 64.
+    assert metrics["parameters"] == 271_098 - 650 + 8 * 8 * 64 * 8 + 8
+    assert 0 < metrics["median_angle_possible"] <= metrics["median_angle_of_all"] <= 180
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -165,9 +165,7 @@ def test_mistakes_are_told():
     with pytest.raises(ValueError, match="loss must be one of l1, chi2, contrastive"):
         siamese("l2")
     for share in (0.0, 1.1):
-        with pytest.raises(
-            ValueError, match=f"hardest must be above 0.*received: {share}"
-        ):
+        with pytest.raises(ValueError, match=f"hardest must be above 0.*received: {share}"):
             siamese("l1", hardest=share)
     with pytest.raises(ValueError, match="must give embeddings"):
         Siamese(cifar_resnet((16, 16, 3), include_top=False, depth=8))
