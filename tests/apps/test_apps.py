@@ -130,6 +130,7 @@ def test_killed_and_resumed_run_ends_the_same(pictures, trained, tmp_path):
     assert losses(workdir) == pytest.approx(losses(trained), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_evaluate_detector_agrees_with_the_run(pictures, trained, tmp_path):
     expected = json.loads((trained / "metrics.json").read_text())
     for model, tolerance in [("", 1e-6), ("saved_model", 1e-6), ("model_float32.tflite", 0.02)]:

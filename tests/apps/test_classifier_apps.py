@@ -79,6 +79,7 @@ def test_a_run_leaves_what_it_promises(trained):
         assert cv2.imread(str(trained / name)).std() > 5
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_run_ends_the_same(pictures, trained, tmp_path):
     """Killed while the second checkpoint is written; it goes on with its flags.txt."""
     workdir = tmp_path / "run"
@@ -234,6 +235,7 @@ def _fails(app, flags, message):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_backbone_with_weights_gets_a_new_classifier(pictures, tmp_path):
     """Trained with a frozen backbone, only the classifier changes."""
     from kerasvision.backbones.cifar_resnet import cifar_resnet

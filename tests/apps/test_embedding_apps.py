@@ -55,7 +55,9 @@ def facenet(people, tmp_path_factory):
     printed = trains(
         "train_facenet", workdir, f"--dataset=folder:{people}", *TINY, "--export=float32"
     )
-    assert "24 pictures of 6 persons to train on; 20 of 5 others to judge" in printed
+    people = f"folder:{people}"
+    learnt, others = f"24 pictures of 6 persons of {people}", f"20 of 5 others of {people}"
+    assert f"{learnt} to train on; {others} to judge" in printed
     assert "equal error rate" in printed
     return workdir
 
@@ -117,7 +119,7 @@ def test_a_killed_training_ends_the_same(facenet, people, tmp_path):
     assert received["eer"] == pytest.approx(expected["eer"], abs=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["l1", "contrastive"])
+@pytest.mark.parametrize("loss", ["l1", pytest.param("contrastive", marks=pytest.mark.slow)])
 def test_siamese(loss, people, tmp_path):
     flags = [f"--dataset=folder:{people}", *TINY, "--export=", f"--loss={loss}", "--epochs=2"]
     printed = trains("train_siamese", tmp_path, *flags)

@@ -173,7 +173,7 @@ def test_a_killed_gan_ends_the_same(gan, classifier, tmp_path):
     assert np.abs(sheets[0] - sheets[1]).max() <= 2
 
 
-@pytest.mark.parametrize("model", ["gan", "wgan_gp"])
+@pytest.mark.parametrize("model", ["gan", pytest.param("wgan_gp", marks=pytest.mark.slow)])
 def test_other_gans_train(model, tmp_path):
     flags = [flag for flag in GAN if not flag.startswith(("--model", "--filters", "--epochs"))]
     size = "--units=20" if model == "gan" else "--filters=4"

@@ -107,6 +107,7 @@ def test_colours_of_the_content_are_kept(model, pictures, tmp_path):
     assert np.ptp(matched) < 15
 
 
+@pytest.mark.slow
 def test_each_style_has_its_place(model, pictures, tmp_path):
     flags = flags_of(model, pictures, "stripes.png", "green.png")
     flags += [f"--input={pictures / 'contents' / 'a.png'}", "--iterations=25"]

@@ -40,6 +40,7 @@ def test_it_leaves_what_it_promises(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["classes"] == metrics["classes"]
 
 
+@pytest.mark.slow
 def test_of_a_residual_network(tmp_path):
     flags = [*TINY, "--model=cifar_resnet", "--epochs=1", "--export="]
     result = run(f"--workdir={tmp_path}", *flags)

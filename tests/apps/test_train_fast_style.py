@@ -118,6 +118,7 @@ def test_translate_paints_pictures_of_any_size(trained, inputs, tmp_path):
     assert cv2.imread(str(out / "photo.png.png")).shape == (49, 63, 3)
 
 
+@pytest.mark.slow
 def test_the_descent_is_compared_with_by_the_loss_it_was_trained_with(trained, inputs):
     result = processes.run(
         "tools/compare_styles.py", f"--model={trained}", f"--style={inputs / 'red.png'}",

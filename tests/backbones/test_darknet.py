@@ -300,6 +300,7 @@ def test_yolo_v3_tiny_equals_darknet(files):
     assert_close(raw["stride16"][0], outputs[22].transpose(1, 2, 0))
 
 
+@pytest.mark.slow
 def test_yolo_v2_equals_darknet(files):
     weights, path, darknet = files("yolo_v2", version=(0, 1, 0))
     config = read_darknet_cfg(path)

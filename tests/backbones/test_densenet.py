@@ -30,6 +30,7 @@ def randomize(model, rng):
         layer.set_weights(values)
 
 
+@pytest.mark.slow
 def test_loads_the_files_of_keras_applications(tmp_path):
     rng = np.random.default_rng(0)
     peer = keras.applications.DenseNet121(

@@ -165,6 +165,7 @@ def test_colours_become_grey(tmp_path):
     np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", ["table", "dense"])
 def test_learns_to_tell_drawings_apart(connections):
     keras.utils.set_random_seed(0)

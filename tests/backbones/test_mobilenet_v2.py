@@ -28,7 +28,14 @@ def randomize(model, rng):
 
 
 # Odd sides pad otherwise.
-@pytest.mark.parametrize("width, size", [(0.35, 75), (1.0, 96), (1.4, 75)])
+@pytest.mark.parametrize(
+    "width, size",
+    [
+        (0.35, 75),
+        pytest.param(1.0, 96, marks=pytest.mark.slow),
+        pytest.param(1.4, 75, marks=pytest.mark.slow),
+    ],
+)
 def test_loads_the_files_of_keras_applications(tmp_path, width, size):
     rng = np.random.default_rng(0)
     peer = keras.applications.MobileNetV2(
@@ -49,6 +56,7 @@ def test_loads_the_files_of_keras_applications(tmp_path, width, size):
     np.testing.assert_allclose(ours.predict(images, verbose=0), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_loads_the_classifier_of_keras_applications(tmp_path):
     rng = np.random.default_rng(1)
     peer = keras.applications.MobileNetV2((64, 96, 3), alpha=0.35, weights=None, classes=11)

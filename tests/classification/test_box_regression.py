@@ -77,6 +77,7 @@ def test_loss_in_numpy(per_class):
     assert float(loss) == pytest.approx(total / 5, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_training_finds_the_boxes():
     keras.utils.set_random_seed(0)
     model = box_regressor(backbone(), 3, hidden_units=64, box_weight=50.0, class_names=NAMES)

@@ -227,6 +227,7 @@ for name in ("none", "mirrored"):
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_compute_what_one_device_computes():
     result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]

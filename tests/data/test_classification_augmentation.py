@@ -316,6 +316,7 @@ def stream(dataset, **options):
     return [tf.nest.map_structure(lambda tensor: tensor.numpy(), batch) for batch in batches]
 
 
+@pytest.mark.slow
 def test_runs_are_equal_and_resume_bit_for_bit(tmp_path):
     for number in range(10):
         path = tmp_path / "train" / "ab"[number % 2] / f"{number}.png"

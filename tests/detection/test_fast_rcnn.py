@@ -138,6 +138,7 @@ def test_pictures_without_objects_or_proposals(tiny):
     assert (found["count"] == 0).all() and (found["labels"] == -1).all()
 
 
+@pytest.mark.slow
 def test_compiled_loss_is_the_same():
     batch = batch_of_squares(2)
     losses = []
@@ -201,6 +202,7 @@ def test_trained_model_finds_squares_and_survives_a_file(tmp_path):
 # --- R-CNN minus R -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fixed_proposals_need_no_batch():
     clusters = batch_of_squares(1)["proposals"][0]
     outside, inside = tiny_model(), tiny_model(fixed_proposals=clusters)

@@ -278,6 +278,7 @@ def test_xla_and_graph_losses_are_equal():
 # --- Detections --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_detections_after_round_trip(tmp_path):
     model = tiny_model(num_keypoints=5)
     model.score_threshold = 0.25

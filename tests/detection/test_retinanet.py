@@ -24,6 +24,7 @@ def trainable(model):
     return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
+@pytest.mark.slow
 def test_parameters_are_torchvisions():
     model = retinanet_resnet50(91, (64, 64, 3), freeze_batch_norm=True)
     assert trainable(model) == 34_014_999
@@ -37,6 +38,7 @@ def test_parameters_are_torchvisions():
     assert from_c - from_p == 9 * (1280 - 16) * 16
 
 
+@pytest.mark.slow
 def test_batch_norm_stays_frozen():
     keras.utils.set_random_seed(0)
     backbone = mobilenet_v2((64, 64, 3), include_top=False, width_multiplier=0.35)

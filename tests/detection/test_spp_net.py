@@ -116,6 +116,7 @@ def test_regions_between_background_and_object_are_ignored(tiny):
     np.testing.assert_array_equal(ops.convert_to_numpy(matches), [[0, -1, -2, -2, 0]])
 
 
+@pytest.mark.slow
 def test_file_round_trip(tiny, tmp_path):
     tiny.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")

@@ -196,6 +196,7 @@ def test_one_batch_can_be_learnt(tiny):
     assert iou.min() > 0.6
 
 
+@pytest.mark.slow
 def test_xla_and_graph_losses_are_equal():
     import tensorflow as tf
 

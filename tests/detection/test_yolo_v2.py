@@ -281,6 +281,7 @@ def test_training_lowers_the_loss(models, name, height, width):
     np.testing.assert_allclose(terms, losses[0]["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_loss_is_the_same(models):
     losses = []
     for jit_compile in (False, True):

@@ -254,6 +254,7 @@ def test_compiled_loss_is_the_same(tiny):
         np.testing.assert_allclose(losses[1][name], value, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_fit_takes_sizes_that_change(tiny):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.data")
@@ -278,6 +279,7 @@ def test_fit_takes_sizes_that_change(tiny):
     assert model.predict(batch(), verbose=0)["boxes"].shape == (2, 100, 4)
 
 
+@pytest.mark.slow
 def test_survives_a_file(tiny, tmp_path):
     tiny.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -92,7 +92,10 @@ def test_mistakes_are_told():
         FaceNet(anysize)
 
 
-@pytest.mark.parametrize("loss", mining.MINERS)
+@pytest.mark.parametrize(
+    "loss",
+    [m if m == "semi_hard" else pytest.param(m, marks=pytest.mark.slow) for m in mining.MINERS],
+)
 def test_facenet_learns_a_batch(loss):
     data = batch()
     model = FaceNet(network(), loss)

@@ -7,6 +7,7 @@ from keras import ops
 
 from kerasvision.backbones import cifar_resnet
 from kerasvision.embedding import ChiSquared, Siamese, WeightedL1, embedding_network, load_embedding
+from kerasvision.embedding.siamese import CONTRASTIVE
 
 RNG = np.random.default_rng(0)
 F = RNG.uniform(0, 1, (2, 6, 5)).astype("float32")
@@ -135,7 +136,10 @@ def test_a_batch_with_one_kind_of_pairs_is_finite(name, labels, hardest):
     assert np.isfinite(loss) and loss >= 0.0
 
 
-@pytest.mark.parametrize("name", ["l1", "chi2", "contrastive", "squared_contrastive"])
+@pytest.mark.parametrize(
+    "name",
+    ["l1", *(pytest.param(n, marks=pytest.mark.slow) for n in ("chi2", *CONTRASTIVE))],
+)
 def test_siamese_learns_a_batch(name):
     labels = np.repeat(np.arange(4), 3)
     colors = np.random.default_rng(1).uniform(60, 195, (4, 1, 1, 3))[labels]

@@ -56,6 +56,7 @@ def test_any_size_is_predicted_whole(padding):
         assert fcn8s(3, (*size, 3), padding=padding, **SMALL).output_size == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "side"),  # two cells of the coarsest scores, or more
     [
