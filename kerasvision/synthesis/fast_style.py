@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kerasvision.backbones.inputs import minus_one_to_one
-from kerasvision.generative.dcgan import normal, zero_to_255
+from kerasvision.generative.dcgan import zero_to_255
 from kerasvision.generative.pix2pix import instance_norm
 from kerasvision.layers import ReflectionPadding2D
 
@@ -19,6 +19,7 @@ CONTENT_LAYERS = ("block3_conv3",)
 STYLE_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3")
 MARGIN = 40  # pixels that are mirrored at the border, and used up by the residual blocks
 LEAST_SIDE = MARGIN + 1
+PIXEL_SCALE = 0.03  # of what tanh gets
 
 
 @keras.saving.register_keras_serializable("kerasvision")
@@ -48,8 +49,8 @@ class FastStyle(keras.Model):
             style_loss: `kerasvision.synthesis.StyleLoss`.
             style: picture (h, w, 3), 0 to 255.
             style_warmup: steps in which the style's weight rises from 0 to its own, in a straight
-                line. A network that gets it at once learns the colours first, so brightly that
-                tanh has no slope left for the content. What is reported has the whole weight.
+                line. A network that gets it at once learns to paint the manner over the content.
+                What is reported has the whole weight.
         """
         super().compile(optimizer=optimizer, **kwargs)
         self.style_loss, self.style_warmup = style_loss, style_warmup
@@ -171,6 +172,8 @@ def transformer(image_shape=(None, None, 3), filters=32, blocks=5, name="transfo
         x = relu(normalized(x, filters << step, 3, name_, **same), name_)
     # Zeros beyond the border would darken it.
     x = ReflectionPadding2D(4, name="pixels_pad")(x)
-    # Small at first: where tanh is at its ends there is no slope.
-    x = layers.Conv2D(image_shape[-1], 9, kernel_initializer=normal(), name="pixels")(x)
+    x = layers.Conv2D(image_shape[-1], 9, name="pixels")(x)
+    # Each value is a sum of 2,592: unscaled, one step of Adam moves it across all grey levels, and
+    # into the ends of tanh, where there is no slope that would bring it back.
+    x = layers.Rescaling(PIXEL_SCALE, name="pixels_scale")(x)
     return keras.Model(images, zero_to_255(x), name=name)

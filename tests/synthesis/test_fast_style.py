@@ -71,6 +71,18 @@ def test_training(style_loss):
         np.testing.assert_array_equal(old, new)
 
 
+def test_a_step_moves_values_by_some_grey_levels(style_loss):
+    keras.utils.set_random_seed(0)
+    model = FastStyle(transformer(blocks=1))
+    model.compile(keras.optimizers.Adam(1e-3), style_loss, pictures(1, seed=1)[0])
+    x = pictures(1)
+    before = model.predict_on_batch(x)
+    assert np.abs(before - 127.5).max() < 60  # far from the ends of tanh
+    model.train_on_batch({"images": x})
+    moved = np.abs(model.predict_on_batch(x) - before)
+    assert 0.1 < moved.mean() and moved.max() < 60
+
+
 def test_style_gains_its_weight_step_by_step(style_loss):
     style, x = pictures(1, seed=1)[0], pictures(2)
     loss_at = []
