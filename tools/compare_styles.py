@@ -1,6 +1,6 @@
 """Compares fast style transfer with the descent that it learned to replace.
 
-  python tools/compare_styles.py --model=runs/fast_starry_night --style=starry_night.jpg \\
+  python tools/compare_styles.py --model=runs/fast_scream --style=scream.jpg \\
     --backbone_weights=vgg16_notop.h5 --input=PICTURES --count=5 --image_size=256
 
 Both have the loss that the network was trained with, as the flags in its run folder tell. Told are,
